@@ -1,0 +1,291 @@
+"""The tritonserver process: where its binary is, what it needs to run, how it starts and how it ends.
+
+The binary comes from the `nvidia-pytriton` wheel (Triton 2.51, Python backend only, gRPC and metrics used). Nothing of pytriton
+is imported: its wheel is a set of files. This module knows model repositories as folders; it knows no bundle and no model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import platform
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import UnavailableError
+
+INSTALL = 'pip install "clipfacefusion[serve]" (in a clone: pip install ".[serve]")'
+PYTHON_VERSIONS = ((3, 11), (3, 12))  # the wheel pins numpy < 2, which ends at 3.12
+GLIBC = (2, 35)
+LOOPBACK = "127.0.0.1"
+DRAIN_S = 30  # a drain longer than this is cut short
+KILL_MARGIN_S = 10  # beyond the drain, for unloading models
+# Unloading takes a second per model process and saves nothing, so it is cut short once this line says that every request is
+# answered; the linger leaves time for the last answers to reach their callers.
+DRAINED = b"All models are stopped, unloading models"
+LINGER_S = 1.0
+# Whoever may change models, files, shared memory or logs of the server could run code in it.
+RESTRICTED_PROTOCOLS = "shared-memory,model-repository,model-config,logging,trace,statistics"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Paths of the pieces of the wheel and of the interpreter that tritonserver needs."""
+
+    binary: Path
+    backend: Path  # libtriton_python.so and triton_python_backend_utils.py
+    stub: Path  # the process that hosts a Python model, linked against one Python version
+    libraries: tuple[Path, ...]  # folders of shared libraries, libpython's included
+
+
+def unavailable_reason() -> str | None:
+    """Why this machine cannot run tritonserver, and the way out; None when it can."""
+    version = sys.version_info[:2]
+    if not sys.platform.startswith("linux"):
+        return f"serving needs Linux, this is {platform.system()}; run requests in process with Pipeline"
+    if platform.machine() != "x86_64":
+        return f"serving needs x86_64, this is {platform.machine()}; run requests in process with Pipeline"
+    name, _, glibc = (os.confstr("CS_GNU_LIBC_VERSION") or "no glibc").partition(" ")
+    if name != "glibc" or tuple(int(part) for part in glibc.split(".")[:2]) < GLIBC:
+        return f"serving needs glibc >= {GLIBC[0]}.{GLIBC[1]}, this system has {name} {glibc}; use a newer distribution"
+    if version not in PYTHON_VERSIONS:
+        allowed = " or ".join(f"{major}.{minor}" for major, minor in PYTHON_VERSIONS)
+        return f"serving needs Python {allowed}, this is {version[0]}.{version[1]}; use one of those"
+    if _wheel() is None:
+        return f"tritonserver is not installed; run: {INSTALL}"
+    if _libpython() is None:
+        return (
+            f"tritonserver needs the shared library libpython{version[0]}.{version[1]}.so.1.0, which this interpreter does not have; "
+            f"install it (Debian, Ubuntu: apt-get install libpython{version[0]}.{version[1]}) or use a Python built with --enable-shared"
+        )
+    return None
+
+
+def find() -> Installation:
+    """The installed tritonserver. Raises UnavailableError with `unavailable_reason()` where there is none."""
+    reason = unavailable_reason()
+    wheel, libpython = _wheel(), _libpython()
+    if reason or wheel is None or libpython is None:
+        raise UnavailableError(reason)
+    home = wheel / "tritonserver"
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return Installation(
+        binary=home / "bin" / "tritonserver",
+        backend=home / "backends" / "python",
+        stub=home / "python_backend_stubs" / version / "triton_python_backend_stub",
+        libraries=(wheel.parent / "nvidia_pytriton.libs", libpython.parent),
+    )
+
+
+class TritonProcess:
+    """One running tritonserver over one model repository. A context manager; owns the process, its stubs and its shared memory.
+
+    `folder` is a folder of the caller's for the backend directory, and `log` the file that receives all output. A port of 0 means
+    any free one. `url` is the gRPC address; nothing answers there until `is_listening`.
+    """
+
+    def __init__(
+        self, repository: Path, folder: Path, log: Path, host: str = LOOPBACK, grpc_port: int = 0, metrics_port: int = 0
+    ) -> None:
+        installation = find()
+        self.log = log
+        self.grpc_port, self.metrics_port = _ports(host, grpc_port, metrics_port)
+        self.url = f"{LOOPBACK if host == '0.0.0.0' else host}:{self.grpc_port}"
+        self.shared_memory_prefix = f"clipfacefusion_{os.getpid()}_{secrets.token_hex(4)}_"
+        command = [
+            str(installation.binary),
+            f"--model-repository={repository}",
+            f"--backend-directory={_backend_directory(installation, folder)}",
+            *_options(host, self.grpc_port, self.metrics_port, self.shared_memory_prefix),
+        ]
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=_environment(installation, folder),
+                cwd=folder,
+                start_new_session=True,  # a Ctrl-C in the terminal reaches us, and we end the server; the group can be killed
+            )
+
+    def __enter__(self) -> TritonProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def is_listening(self) -> bool:
+        """Whether something accepts connections at `url`; tritonserver does so once its models are loaded."""
+        host, _, port = self.url.rpartition(":")
+        with socket.socket() as probe:
+            return probe.connect_ex((host, int(port))) == 0
+
+    def check_running(self) -> None:
+        """Raise UnavailableError with the end of the log if the process has ended."""
+        status = self._process.poll()
+        if status is not None:
+            raise UnavailableError(f"tritonserver ended with status {status}; the end of its log:\n{self.log_tail()}")
+
+    def log_tail(self, lines: int = 12) -> str:
+        """The last `lines` errors in the log, each once and without its traceback, or its last lines if it has no errors."""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - 262_144))
+            every = file.read().decode(errors="replace").splitlines()
+        errors = (re.match(r'(?:E\d{4} .*?\] "?|error: )(.*)', line) for line in every)
+        shown = list(dict.fromkeys(error[1].partition("\\n\\nAt:")[0] for error in errors if error))
+        return "\n".join((shown or every)[-lines:])
+
+    def close(self) -> None:
+        """Let running requests end (at most `DRAIN_S`), then end the process, its stubs and its shared memory. Idempotent."""
+        try:
+            if self._process.poll() is None:
+                log_start = self.log.stat().st_size
+                self._process.send_signal(signal.SIGTERM)
+                self._wait_for_drain(log_start)
+        finally:
+            _kill_group(self._process)
+            for region in Path("/dev/shm").glob(self.shared_memory_prefix + "*"):
+                region.unlink(missing_ok=True)
+
+    def _wait_for_drain(self, log_start: int) -> None:
+        deadline = time.monotonic() + DRAIN_S + KILL_MARGIN_S
+        with self.log.open("rb") as log:
+            while time.monotonic() < deadline and self._process.poll() is None:
+                log.seek(log_start)
+                if DRAINED in log.read():
+                    time.sleep(LINGER_S)
+                    return
+                time.sleep(0.05)
+
+
+def _wheel() -> Path | None:
+    """The folder of the pytriton package, without importing it."""
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _libpython() -> Path | None:
+    """The shared library of the running interpreter's version: the stub is linked against it."""
+    name = f"libpython{sys.version_info[0]}.{sys.version_info[1]}.so.1.0"
+    folders = [
+        sysconfig.get_config_var("LIBDIR"),
+        f"{sys.base_prefix}/lib",
+        f"/usr/lib/{platform.machine()}-linux-gnu",
+        "/usr/lib64",
+    ]
+    return next((Path(folder, name) for folder in folders if folder and Path(folder, name).is_file()), None)
+
+
+def _backend_directory(installation: Installation, folder: Path) -> Path:
+    """A backend directory whose Python backend has the stub of the running Python version."""
+    python = folder / "backends" / "python"
+    python.mkdir(parents=True)
+    for source in (
+        installation.backend / "libtriton_python.so",
+        installation.backend / "triton_python_backend_utils.py",
+        installation.stub,
+    ):
+        (python / source.name).symlink_to(source)
+    return python.parent
+
+
+def _options(host: str, grpc_port: int, metrics_port: int, shared_memory_prefix: str) -> list[str]:
+    """Everything on the launch line that is not a path: closed by default, loopback by default."""
+    return [
+        "--disable-auto-complete-config",
+        "--exit-on-error=true",
+        "--strict-readiness=true",
+        "--model-control-mode=none",
+        "--allow-http=false",
+        "--allow-sagemaker=false",
+        "--allow-vertex-ai=false",
+        f"--grpc-address={host}",
+        f"--grpc-port={grpc_port}",
+        f"--metrics-address={LOOPBACK}",
+        f"--metrics-port={metrics_port}",
+        f"--exit-timeout-secs={DRAIN_S}",
+        f"--grpc-restricted-protocol={RESTRICTED_PROTOCOLS}:admin-key={secrets.token_urlsafe(24)}",
+        "--grpc-keepalive-time=20000",
+        "--grpc-infer-allocation-pool-size=16",
+        "--backend-config=python,thread-pool-size=4",  # the default of 32 per model instance would make hundreds of threads
+        "--backend-config=python,stub-timeout-seconds=120",  # a stub verifies the bundle and loads engines before it reports
+        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix}",
+    ]
+
+
+def _environment(installation: Installation, folder: Path) -> dict[str, str]:
+    """The environment of tritonserver and its stubs: ours, with shared libraries and Python pinned to this interpreter's.
+
+    A stub runs Python isolated, so PYTHONPATH does not reach it; what does is the first `python3` on PATH and the virtual
+    environment around it. Ours consists of a configuration, a link and one .pth file that repeats this process's `sys.path`.
+    """
+    home = folder / "python"
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    packages = home / "lib" / version / "site-packages"
+    packages.mkdir(parents=True)
+    (home / "bin").mkdir()
+    (home / "bin" / "python3").symlink_to(Path(sys.base_prefix, "bin", version))
+    (home / "pyvenv.cfg").write_text(f"home = {sys.base_prefix}/bin\ninclude-system-site-packages = false\n")
+    ours = str(Path(__file__).resolve().parent.parent)
+    (packages / "clipfacefusion.pth").write_text("\n".join([ours, *(entry for entry in sys.path if entry)]) + "\n")
+    return {
+        **os.environ,
+        "LD_LIBRARY_PATH": _joined(*map(str, installation.libraries), os.environ.get("LD_LIBRARY_PATH")),
+        "PATH": _joined(str(home / "bin"), os.environ.get("PATH")),
+        "OPENBLAS_NUM_THREADS": "1",  # numpy only moves tensors in the stubs; engines have threads of their own
+    }
+
+
+def _joined(*folders: str | None) -> str:
+    return ":".join(filter(None, folders))
+
+
+def _ports(host: str, *wanted: int) -> tuple[int, ...]:
+    """The wanted ports, zeros replaced by free ones. All are held until all are known, so that they differ."""
+    held = []
+    try:
+        for port in wanted:
+            held.append(socket.socket())
+            held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                held[-1].bind((host, port))
+            except OSError as error:
+                raise UnavailableError(
+                    f"port {port} of {host}: {error.strerror}; choose another one, or 0 for any free one"
+                ) from None
+        return tuple(each.getsockname()[1] for each in held)
+    finally:
+        for each in held:
+            each.close()
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End whatever is left of the server's process group: stubs outlive a killed server by some seconds."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + KILL_MARGIN_S
+    while _has_members(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _has_members(group: int) -> bool:
+    """Whether a process group has a process that is not a zombie. Zombies stay until whoever adopted them looks."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            state, _, its_group = stat.read_text().rpartition(") ")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                return True
+    return False

@@ -1,0 +1,37 @@
+"""Session fixtures: one untrained `micro` checkpoint and the bundle exported from it, made once per run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete checkpoint of the `micro` latent model with random weights from seed 0."""
+    import torch
+
+    from training.checkpoint import save
+    from training.config import PRESETS
+    from training.model import ClipFaceFusion
+    from training.tokenizer import train_tokenizer
+
+    torch.manual_seed(0)
+    captions = ["a smiling old man with glasses", "an angry young woman, 25 years old", "a sad boy with red hair"]
+    model = ClipFaceFusion(PRESETS["micro"].model, train_tokenizer(captions, 600, 77))
+    # W_out starts at zero; a test bundle whose conditions have no effect would prove nothing.
+    torch.nn.init.normal_(model.conditioner.to_cond.weight, std=0.2)
+    folder = tmp_path_factory.mktemp("micro") / "checkpoint"
+    save(model, folder, {"data": "none: random weights for tests"}, torch.float16)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def micro_bundle(micro_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle exported from `micro_checkpoint`."""
+    from export.bundle import export_bundle
+
+    folder = tmp_path_factory.mktemp("micro-bundle") / "bundle"
+    export_bundle(micro_checkpoint, folder)
+    return folder

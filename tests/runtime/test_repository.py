@@ -1,0 +1,124 @@
+"""The generated configurations agree with the request table and the engines' specs, and are valid protobuf."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from runtime.bundle import Bundle
+from runtime.preprocess import Preprocessor
+from runtime.repository import LIVE_JOBS, build_repository
+from runtime.request import FIELDS, GenerateRequest
+
+STEPS = ("preprocess", "condition", "ddim")
+
+
+@pytest.fixture(scope="module")
+def repository(micro_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("repository") / "models"
+    build_repository(micro_bundle, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def configs(repository: Path) -> dict:
+    return {
+        path.parent.name: text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+        for path in repository.glob("*/config.pbtxt")
+    }
+
+
+def contract(tensors) -> dict:
+    return {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in tensors}
+
+
+def test_the_repository_holds_the_ensemble_its_steps_and_the_sampler(repository, configs):
+    assert set(configs) == {"clipfacefusion", "sampler", *STEPS}
+    assert all(config.name == folder and config.max_batch_size == 1 for folder, config in configs.items())
+    assert all((repository / name / "1" / "model.py").is_file() for name in ("sampler", *STEPS))
+
+
+@pytest.mark.parametrize("name", ["clipfacefusion", "preprocess"])
+def test_public_inputs_are_the_request_table_and_all_optional(configs, name):
+    types = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32", "INT64": "TYPE_INT64"}
+    expected = {f.name: (model_config_pb2.DataType.Value(types[f.dtype]), (f.width,)) for f in FIELDS}
+    assert contract(configs[name].input) == expected
+    assert all(tensor.optional for tensor in configs[name].input)
+
+
+def test_public_outputs_are_an_image_and_a_report(configs):
+    expected = {"image": (model_config_pb2.TYPE_UINT8, (-1, -1, 3)), "report": (model_config_pb2.TYPE_STRING, (1,))}
+    for name in ("clipfacefusion", "ddim", "sampler"):
+        assert contract(configs[name].output) == expected
+
+
+def test_each_step_takes_exactly_what_the_one_before_gives(configs):
+    for giver, taker in (("preprocess", "condition"), ("condition", "ddim"), ("condition", "sampler")):
+        assert contract(configs[giver].output) == contract(configs[taker].input)
+        assert not any(tensor.optional for tensor in configs[taker].input)
+
+
+def test_the_ensemble_connects_every_tensor_of_every_step(configs):
+    steps = configs["clipfacefusion"].ensemble_scheduling.step
+    assert [step.model_name for step in steps] == list(STEPS)
+    made = {tensor.name for tensor in configs["clipfacefusion"].input}
+    for step in steps:
+        assert set(step.input_map) == {tensor.name for tensor in configs[step.model_name].input}
+        assert set(step.output_map) == {tensor.name for tensor in configs[step.model_name].output}
+        assert set(step.input_map.values()) <= made
+        made = set(step.output_map.values())
+    assert made == {tensor.name for tensor in configs["clipfacefusion"].output}
+
+
+def test_what_preprocess_makes_fits_its_configuration(micro_bundle, configs):
+    bundle = Bundle.open(micro_bundle)
+    types = {"float32": "TYPE_FP32", "int32": "TYPE_INT32", "int64": "TYPE_INT64", "object": "TYPE_STRING"}
+    made = Preprocessor(bundle.model, bundle.tokenizer_path)(GenerateRequest(age=30)).to_tensors()
+    declared = {tensor.name: tensor for tensor in configs["preprocess"].output}
+    assert made.keys() == declared.keys()
+    for name, array in made.items():
+        assert declared[name].data_type == model_config_pb2.DataType.Value(types[str(array.dtype)])
+        assert len(declared[name].dims) == array.ndim, name
+        assert all(dim in (-1, size) for dim, size in zip(declared[name].dims, array.shape, strict=True)), name
+
+
+def test_cond_entries_have_the_shapes_of_the_bundle(micro_bundle, configs):
+    conditioned = contract(configs["condition"].output)
+    for name, shape in Bundle.open(micro_bundle).model.cond.items():
+        assert conditioned[name] == (model_config_pb2.TYPE_FP32, shape)
+
+
+def test_only_the_sampler_is_decoupled_and_it_is_one_process(configs):
+    assert [name for name, config in configs.items() if config.model_transaction_policy.decoupled] == ["sampler"]
+    assert configs["sampler"].instance_group[0].count == 1
+    assert configs["ddim"].instance_group[0].count == LIVE_JOBS
+
+
+def test_every_configuration_carries_the_hash_of_the_bundle(micro_bundle, configs):
+    expected = Bundle.open(micro_bundle).hash
+    assert {config.parameters["bundle_sha256"].string_value for config in configs.values()} == {expected}
+
+
+def test_the_bundle_may_lie_under_a_path_that_needs_quoting(micro_bundle, tmp_path):
+    folder = tmp_path / 'a "quoted" ünïcode\\path'
+    shutil.copytree(micro_bundle, folder)
+    build_repository(folder, tmp_path / "models")
+    config = text_format.Parse((tmp_path / "models/sampler/config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert config.parameters["bundle"].string_value == str(folder)
+
+
+def test_an_existing_folder_is_not_written_into(micro_bundle, repository):
+    with pytest.raises(FileExistsError):
+        build_repository(micro_bundle, repository)
+
+
+def test_the_models_move_tensors_and_import_no_engine_library():
+    for name in ("sampler", *STEPS):
+        source = resources.files("triton_repo").joinpath(name, "1", "model.py").read_text()
+        for library in ("onnxruntime", "torch", "tensorrt"):
+            assert f"import {library}" not in source

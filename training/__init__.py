@@ -1,0 +1,1 @@
+"""Trains a ClipFaceFusion checkpoint: the model in torch, the synthetic world, the stages. See `python -m training --help`."""

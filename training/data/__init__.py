@@ -1,0 +1,1 @@
+"""Data for training: the synthetic world, and real data sets beside it."""

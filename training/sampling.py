@@ -1,0 +1,37 @@
+"""Pictures from the torch model through the runtime's own sampler, noise and guidance: what the engines must reproduce."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runtime.ddim import DDIMCoefficients, sample_loop
+from runtime.guidance import guide
+from runtime.noise import INITIAL_NOISE, gaussian
+from training.model import ClipFaceFusion
+
+
+@torch.no_grad()
+def sample_images(
+    model: ClipFaceFusion, cond: tuple[Tensor, ...], seed: int, num_inference_steps: int, guidance_scale: float
+) -> Tensor:
+    """Faces (B, 3, S, S) in [-1, 1] for the rows of `cond` (the entries in spec order); row n is drawn with seed + n."""
+    names = list(model.spec().cond)
+
+    def denoise(sample: np.ndarray, timestep: np.ndarray, conditions: Mapping[str, np.ndarray]) -> np.ndarray:
+        entries = [torch.from_numpy(np.ascontiguousarray(conditions[name])) for name in names]
+        return model.denoise(torch.from_numpy(sample), torch.from_numpy(timestep), *entries).float().numpy()
+
+    uncond = {name: entry[None].numpy() for name, entry in model.uncond().items()}
+    noise = np.stack([gaussian(seed + n, INITIAL_NOISE, model.spec().sample_shape) for n in range(len(cond[0]))])
+    sample = sample_loop(
+        guide(denoise, uncond, guidance_scale),
+        noise,
+        {name: entry.float().numpy() for name, entry in zip(names, cond, strict=True)},
+        DDIMCoefficients.for_steps(model.schedule, num_inference_steps),
+    )
+    latents = torch.from_numpy(sample)
+    return latents.clamp(-1, 1) if model.autoencoder is None else model.decode(latents)

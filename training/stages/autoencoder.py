@@ -1,0 +1,73 @@
+"""Stage: the autoencoder, on crops of pictures. Ends with the latents' statistics, so that they have unit variance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.autoencoder import Autoencoder
+from training.data.cache import WorldCache
+from training.model import ClipFaceFusion
+from training.pictures import save_grid, to_model
+
+CROP = 64  # the network is convolutional without normalisation, so a crop teaches what a whole picture does, at a quarter of the cost
+LATENT_PENALTY = 1e-3  # keeps latents inside the decoder's ±3 soft clamp
+ABSOLUTE_WEIGHT, EDGE_WEIGHT = 0.05, 0.05
+
+
+class AutoencoderStage:
+    """Reconstruction: squared error, plus the error of horizontal and vertical differences, which keeps edges sharp."""
+
+    name = "autoencoder"
+
+    def __init__(self, model: ClipFaceFusion, cache: WorldCache) -> None:
+        if model.autoencoder is None:
+            raise ValueError("the autoencoder stage needs a latent model; this preset's model works on pixels")
+        self.module: Autoencoder = model.autoencoder
+        self.cache = cache
+
+    def loss(self, rng: np.random.Generator, batch_size: int) -> Mapping[str, Tensor]:
+        """See class."""
+        size = self.cache.images.shape[1]
+        crop = min(CROP, size)
+        rows = rng.integers(0, len(self.cache), batch_size)
+        tops, lefts = rng.integers(0, (size - crop) // 8 + 1, (2, batch_size)) * 8
+        crops = np.stack(
+            [self.cache.images[r, t : t + crop, s : s + crop] for r, t, s in zip(rows, tops, lefts, strict=True)]
+        )
+        image = to_model(crops).to(memory_format=torch.channels_last)
+        latents = self.module.network.encode(image).latents
+        error = self.module.network.decode(latents).sample.float() - image
+        pixels = error.square().mean()
+        edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+        loss = (
+            pixels
+            + ABSOLUTE_WEIGHT * error.abs().mean()
+            + EDGE_WEIGHT * edges
+            + LATENT_PENALTY * latents.float().square().mean()
+        )
+        return {"loss": loss, "psnr_db": 10 * torch.log10(4 / pixels)}
+
+    @torch.no_grad()
+    def preview(self, path: Path) -> None:
+        """Originals above reconstructions."""
+        image = to_model(self.cache.images[:8])
+        rebuilt = self.module.network.decode(self.module.network.encode(image).latents).sample.clamp(-1, 1)
+        save_grid(torch.cat([image, rebuilt]), 8, path)
+
+    @torch.no_grad()
+    def finish(self, count: int = 1024) -> None:
+        """Measure mean and standard deviation per latent channel over `count` pictures."""
+        rows = np.linspace(0, len(self.cache) - 1, min(count, len(self.cache))).astype(int)
+        latents = torch.cat(
+            [
+                self.module.network.encode(to_model(self.cache.images[part])).latents
+                for part in np.array_split(rows, len(rows) // 64 + 1)
+            ]
+        )
+        self.module.mean.copy_(latents.mean(dim=(0, 2, 3)).view(1, -1, 1, 1))
+        self.module.std.copy_(latents.std(dim=(0, 2, 3)).view(1, -1, 1, 1))
