@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runtime.client import Client
-    from runtime.pipeline import Pipeline
-
     from runtime.errors import ClipFaceFusionError, RequestError
+    from runtime.pipeline import Pipeline
     from runtime.request import GenerateRequest, GenerateResult
 
 _HOME = {

@@ -2,7 +2,7 @@
 
     python examples/grpc_client.py 127.0.0.1:8001 face.png [photo.jpg] [voice.wav]
 
-Protocol: KServe v2. Every input is optional and has shape [1, width]; the first dimension is Triton's batch of one.
+Protocol: KServe v2. Every input is optional and has shape [1, 1], valence_arousal [1, 2]: first Triton's batch of one.
 An error's text may start with "in ensemble 'clipfacefusion', " or "[request id: …] ": Triton adds that, cut it off.
 """
 
@@ -15,12 +15,9 @@ import tritonclient.grpc as grpcclient
 from PIL import Image
 
 
-def tensor(name, datatype, *values):
-    dtype = {"BYTES": np.object_, "FP32": np.float32, "INT32": np.int32, "INT64": np.int64}[datatype]
-    array = np.array([values], dtype=dtype)
-    result = grpcclient.InferInput(name, list(array.shape), datatype)
-    result.set_data_from_numpy(array)
-    return result
+def tensor(name, datatype, value):
+    array = np.array([[value]], {"BYTES": np.object_, "FP32": np.float32, "INT64": np.int64}[datatype])
+    return grpcclient.InferInput(name, [1, 1], datatype).set_data_from_numpy(array)
 
 
 url, out, *files = sys.argv[1:]

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.numpy import save
 
 from export.exportable import Exportable
@@ -77,7 +78,9 @@ def write_engines(
 
     The stored case is the smallest one: `verify` repeats it anywhere in seconds, and the bundle stays small.
     """
-    inputs, reached, references = ReferenceInputs.of(model), {}, {}
+    inputs = ReferenceInputs.of(model)
+    reached: dict[str, Parity] = {}
+    references: dict[str, np.ndarray] = {}
     for spec in engine_specs(model.spec()).values():
         start = time.monotonic()
         reference = Exportable(model, spec)

@@ -52,6 +52,7 @@ class ReferenceInputs:
 
     def _draw(self, random: np.random.Generator, tensor: TensorSpec, sizes: Mapping[str, int]) -> np.ndarray:
         shape = tuple(sizes[d] if isinstance(d, str) else d for d in tensor.shape)
+        values: np.ndarray
         if tensor.name == "timestep":
             values = random.integers(0, self.num_train_timesteps, shape)
         elif tensor.name in PICTURES:

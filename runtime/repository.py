@@ -20,11 +20,9 @@ from typing import Any
 
 from runtime.bundle import Bundle
 from runtime.request import FIELDS
-from runtime.spec import MAX_BATCH, ModelSpec, engine_specs
-from runtime.wire import MODEL, NOTES, OUTPUTS, SAMPLING_FIELDS
+from runtime.spec import ModelSpec, engine_specs
+from runtime.wire import LIVE_JOBS, MODEL, NOTES, OUTPUTS, SAMPLER_ENGINES, SAMPLING_FIELDS
 
-# A guided request takes two rows of a UNet call, so this many requests fill one; more wait in Triton's queue.
-LIVE_JOBS = MAX_BATCH // 2
 TRITON_TYPE = {"BYTES": "TYPE_STRING", "float32": "TYPE_FP32", "int64": "TYPE_INT64", "int32": "TYPE_INT32"} | {
     name: f"TYPE_{name}" for name in ("FP32", "INT32", "INT64", "UINT8")
 }
@@ -118,7 +116,7 @@ def prepared_tensors(model: ModelSpec) -> tuple[Tensor, ...]:
     inputs = {
         tensor.name: Tensor(tensor.name, TRITON_TYPE[tensor.dtype], (-1,) * len(tensor.shape))
         for name, spec in specs.items()
-        if name not in ("unet", "encoder", "decoder")
+        if name not in SAMPLER_ENGINES
         for tensor in spec.inputs
         if not tensor.name.endswith("_features")
     }

@@ -107,6 +107,7 @@ class TritonProcess:
             f"--backend-directory={_backend_directory(installation, folder)}",
             *_options(host, self.grpc_port, self.metrics_port, self.shared_memory_prefix),
         ]
+        self._stubs: dict[int, str] = {}
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 command,
@@ -130,11 +131,24 @@ class TritonProcess:
         with socket.socket() as probe:
             return probe.connect_ex((host, int(port))) == 0
 
-    def check_running(self) -> None:
-        """Raise UnavailableError with the end of the log if the process has ended."""
+    def watch_stubs(self) -> None:
+        """From now on the death of a stub is a `problem`: Triton starts no new one, goes on saying ready, and never answers
+        the requests that a decoupled model's stub held."""
+        self._stubs = {pid: _model_of(pid) for pid in _members(self._process.pid) if pid != self._process.pid}
+
+    def problem(self) -> str | None:
+        """What has died, or None."""
         status = self._process.poll()
         if status is not None:
-            raise UnavailableError(f"tritonserver ended with status {status}; the end of its log:\n{self.log_tail()}")
+            return f"tritonserver ended with status {status}"
+        dead = sorted({model for pid, model in self._stubs.items() if not _is_member(pid, self._process.pid)})
+        return f"the process of model {' and '.join(dead)} died" if dead else None
+
+    def check(self) -> None:
+        """Raise UnavailableError with what the log says if there is a `problem`."""
+        problem = self.problem()
+        if problem:
+            raise UnavailableError(f"{problem}; the log says:\n{self.log_tail()}")
 
     def log_tail(self, lines: int = 12) -> str:
         """The last `lines` errors in the log, each once and without its traceback, or its last lines if it has no errors."""
@@ -146,9 +160,12 @@ class TritonProcess:
         return "\n".join((shown or every)[-lines:])
 
     def close(self) -> None:
-        """Let running requests end (at most `DRAIN_S`), then end the process, its stubs and its shared memory. Idempotent."""
+        """Let running requests end (at most `DRAIN_S`), then end the process, its stubs and its shared memory. Idempotent.
+
+        With a `problem`, nothing is waited for: what the dead ones held is lost, and Triton would wait for it in vain.
+        """
         try:
-            if self._process.poll() is None:
+            if self.problem() is None:
                 log_start = self.log.stat().st_size
                 self._process.send_signal(signal.SIGTERM)
                 self._wait_for_drain(log_start)
@@ -277,15 +294,27 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + KILL_MARGIN_S
-    while _has_members(process.pid) and time.monotonic() < deadline:
+    while _members(process.pid) and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
-def _has_members(group: int) -> bool:
-    """Whether a process group has a process that is not a zombie. Zombies stay until whoever adopted them looks."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # ended meanwhile
-            state, _, its_group = stat.read_text().rpartition(") ")[2].split()[:3]
-            if int(its_group) == group and state != "Z":
-                return True
-    return False
+def _members(group: int) -> list[int]:
+    """The living processes of a process group."""
+    pids = (int(folder.name) for folder in Path("/proc").glob("[0-9]*"))
+    return [pid for pid in pids if _is_member(pid, group)]
+
+
+def _is_member(pid: int, group: int) -> bool:
+    """Whether a process lives and belongs to a group. A zombie does not live; it stays until whoever adopted it looks."""
+    try:
+        state, _, its_group = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:3]
+    except OSError:
+        return False
+    return int(its_group) == group and state != "Z"
+
+
+def _model_of(pid: int) -> str:
+    """The model a stub runs: its command line names …/MODEL/1/model.py."""
+    command = Path(f"/proc/{pid}/cmdline").read_text()
+    found = re.search(r"([^/]+)/1/model\.py", command)
+    return found[1] if found else f"unknown (process {pid})"

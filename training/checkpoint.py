@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import nn
 from transformers import CLIPTokenizer
 
@@ -122,7 +123,8 @@ def _voice_head(model: ClipFaceFusion) -> nn.ModuleDict:
 
 def _save_module(module: nn.Module, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path)
+    # Not `save_file`, which makes files that only their owner can read.
+    path.write_bytes(to_bytes({name: tensor.contiguous() for name, tensor in module.state_dict().items()}))
 
 
 def _load_module(module: nn.Module, path: Path) -> None:

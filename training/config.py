@@ -208,7 +208,7 @@ DEMO = ModelConfig(
     text_encoder=_text(128, 2, 4),
     image_encoder={**_text(96, 3, 4), "image_size": 128, "patch_size": 16},
     audio_encoder=_audio(96, 2, 4, 32),
-    autoencoder={"latent_channels": 8, "block_out_channels": [32, 32, 32, 32], "num_blocks": [1, 2, 2, 2]},
+    autoencoder={"latent_channels": 8, "block_out_channels": [32, 32, 32, 32], "num_blocks": [0, 1, 2, 3]},
 )
 # Published sizes: CLIP ViT-B/32, wav2vec2-base, google/ddpm-ema-celebahq-256 with `class_embed_type="identity"`.
 PAPER = ModelConfig(
@@ -259,8 +259,8 @@ PRESETS: Mapping[str, TrainConfig] = {
         shots=4,
         voices=12_000,
         stages={
-            "autoencoder": StageConfig(steps=3000, batch_size=16, learning_rate=2e-3, checkpoint_every=250),
-            "clip": StageConfig(steps=900, batch_size=128, learning_rate=1e-3, weight_decay=0.05, checkpoint_every=150),
+            "autoencoder": StageConfig(steps=6500, batch_size=16, learning_rate=2e-3, checkpoint_every=250),
+            "clip": StageConfig(steps=700, batch_size=128, learning_rate=1e-3, weight_decay=0.05, checkpoint_every=150),
             "faces": StageConfig(steps=1000, batch_size=96, learning_rate=3e-3, checkpoint_every=200),
             "voice": StageConfig(steps=1200, batch_size=24, learning_rate=1e-3, checkpoint_every=200),
             "diffusion": StageConfig(

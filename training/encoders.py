@@ -22,6 +22,9 @@ from transformers import (
 
 from runtime.emotions import EMOTIONS
 
+# At these lengths torch's fused attention gains nothing on a CPU, and its backward pass is several times slower.
+ATTENTION = "eager"
+
 
 class AudioEncoder(nn.Module):
     """A voice → pooled features (B, Da) and the penultimate features (B, D) of a speech-emotion classifier.
@@ -53,14 +56,15 @@ def build_text_encoder(
         eos_token_id=tokenizer.eos_token_id,  # pooling takes the hidden state at this token
         pad_token_id=tokenizer.pad_token_id,
     )
-    return CLIPTextModelWithProjection(config)
+    return CLIPTextModelWithProjection._from_config(config, attn_implementation=ATTENTION)
 
 
 def build_image_encoder(settings: Mapping[str, Any], features: int) -> CLIPVisionModelWithProjection:
     """A CLIP vision tower of the given size."""
-    return CLIPVisionModelWithProjection(CLIPVisionConfig(**settings, projection_dim=features))
+    config = CLIPVisionConfig(**settings, projection_dim=features)
+    return CLIPVisionModelWithProjection._from_config(config, attn_implementation=ATTENTION)
 
 
 def build_wav2vec2(settings: Mapping[str, Any]) -> Wav2Vec2Model:
     """A Wav2Vec 2.0 of the given size; no settings give wav2vec2-base."""
-    return Wav2Vec2Model(Wav2Vec2Config(**settings))
+    return Wav2Vec2Model._from_config(Wav2Vec2Config(**settings), attn_implementation=ATTENTION)

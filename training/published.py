@@ -5,6 +5,7 @@ A CLIP folder holds both towers and each slot takes its half. Only safetensors i
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from diffusers import AutoencoderTiny
@@ -17,6 +18,10 @@ from training.model import ClipFaceFusion
 SLOTS = ("unet", "text_encoder", "image_encoder", "audio_encoder", "autoencoder")
 
 transformers_logging.disable_progress_bar()  # a bar per file of a few megabytes is noise
+# AutoencoderTiny writes a `block_out_channels` into its config that it then warns about when reading it.
+logging.getLogger("diffusers.configuration_utils").addFilter(
+    lambda record: "block_out_channels" not in record.getMessage()
+)
 
 
 def fill_slot(model: ClipFaceFusion, slot: str, folder: Path) -> None:

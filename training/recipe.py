@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from training import checkpoint, features
 from training.config import TrainConfig
 from training.data.cache import CacheKey, WorldCache, build
 from training.loop import Stage, train
-from training.model import ClipFaceFusion
+from training.model import ENGINE_METHODS, ClipFaceFusion
 from training.published import fill_slot
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.clip import ClipStage
@@ -44,7 +44,7 @@ def run(
     *,
     stages: Sequence[str],
     processes: int,
-    published: dict[str, str] | None = None,
+    published: Mapping[str, str] | None = None,
 ) -> None:
     """Train the given `stages` of `config` in `out`; when all five are done, write `out/checkpoint`.
 
@@ -81,6 +81,7 @@ def run(
     seconds = _finish_or_load(stage, config, out, wanted=True)
     provenance = {
         "preset": name,
+        "weights": _licences(published or {}),
         "data": "synthetic faces and voices only, drawn by training/data/synthetic; no real person",
         "seed": config.seed,
         "people": config.people,
@@ -95,6 +96,17 @@ def run(
         },
     }
     checkpoint.save(model, out / "checkpoint", provenance, torch.float16)
+
+
+def _licences(published: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Per engine: ours where it was trained from nothing here, unknown where it started from somebody's weights."""
+    started = {"autoencoder": ("encoder", "decoder")}
+    foreign = {engine for slot in published for engine in started.get(slot, (slot,))}
+    ours, theirs = (
+        {"licence": "Apache-2.0", "commercial_use": "yes"},
+        {"licence": "unknown", "commercial_use": "unknown"},
+    )
+    return {engine: theirs if engine in foreign else ours for engine in ENGINE_METHODS}
 
 
 def _finish_or_load(stage: Stage, config: TrainConfig, out: Path, wanted: bool) -> float:

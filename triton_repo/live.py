@@ -30,6 +30,10 @@ class LiveRequests:
         """One request has its answer."""
         self._gauge.increment(-1)
 
+    def count(self) -> int:
+        """How many are live now."""
+        return int(self._gauge.value())
+
     @contextmanager
     def left_on_failure(self) -> Iterator[None]:
         """The request leaves if the block raises, because no later model will see it."""

@@ -96,7 +96,7 @@ class Preprocessor:
 
 
 # One zero of the right rank and type for everything that a request may leave out.
-_ABSENT = {
+_ABSENT: dict[str, np.ndarray] = {
     "input_ids": np.zeros((1, 1), np.int64),
     "attention_mask": np.zeros((1, 1), np.int64),
     "input_values": np.zeros((1, 1), np.float32),

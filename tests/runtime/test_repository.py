@@ -12,8 +12,9 @@ from tritonclient.grpc import model_config_pb2
 
 from runtime.bundle import Bundle
 from runtime.preprocess import Preprocessor
-from runtime.repository import LIVE_JOBS, build_repository
+from runtime.repository import build_repository
 from runtime.request import FIELDS, GenerateRequest
+from runtime.wire import LIVE_JOBS
 
 STEPS = ("preprocess", "condition", "ddim")
 
@@ -78,7 +79,7 @@ def test_the_ensemble_connects_every_tensor_of_every_step(configs):
 def test_what_preprocess_makes_fits_its_configuration(micro_bundle, configs):
     bundle = Bundle.open(micro_bundle)
     types = {"float32": "TYPE_FP32", "int32": "TYPE_INT32", "int64": "TYPE_INT64", "object": "TYPE_STRING"}
-    made = Preprocessor(bundle.model, bundle.tokenizer_path)(GenerateRequest(age=30)).to_tensors()
+    made = Preprocessor(bundle.model, bundle.tokenizer_path, 1.0)(GenerateRequest(age=30)).to_tensors()
     declared = {tensor.name: tensor for tensor in configs["preprocess"].output}
     assert made.keys() == declared.keys()
     for name, array in made.items():

@@ -103,7 +103,7 @@ def test_a_process_that_ends_by_itself_shows_why(repository, tmp_path):
     (repository / "trivial" / "1" / "model.py").write_text("raise RuntimeError('weights missing')\n")
     with (
         TritonProcess(repository, tmp_path, tmp_path / "log") as process,
-        pytest.raises(UnavailableError, match="ended with status 1(.|\n)*weights missing"),
+        pytest.raises(UnavailableError, match=r"ended with status 1(.|\n)*weights missing"),
     ):
         _wait_for(process)
 

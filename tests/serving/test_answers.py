@@ -48,7 +48,7 @@ def test_valence_and_arousal_alone_are_a_condition(client):
 
 @pytest.mark.parametrize("kept", [SUBJECTS, ("text",), ("audio",), ("reference",), ("age",)], ids="+".join)
 def test_the_server_and_the_pipeline_make_the_same_image(client, pipeline, full_request, kept):
-    absent = {name: None for name in {*SUBJECTS, "emotion_intensity", "valence_arousal"} - set(kept)}
+    absent = dict.fromkeys({*SUBJECTS, "emotion_intensity", "valence_arousal"} - set(kept))
     request = full_request if kept == SUBJECTS else dataclasses.replace(full_request, **absent)
     served, local = client(request), pipeline(request)
     np.testing.assert_array_equal(served.image, local.image)

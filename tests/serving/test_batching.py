@@ -8,19 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from runtime.errors import RequestError
+from runtime.errors import RequestError, UnavailableError
 from runtime.request import GenerateRequest
+from runtime.wire import MAX_LIVE_REQUESTS
 
 STRANGERS = [
     GenerateRequest(age=age, seed=100 + age, num_inference_steps=2 + age % 7, guidance_scale=1 + age % 3)
     for age in range(10, 18)
 ]
 SUBJECT = GenerateRequest(text="an angry young woman", emotion="angry", seed=5, num_inference_steps=6)
+LONG = GenerateRequest(age=50, seed=1, num_inference_steps=600)
 
 
 @pytest.fixture
 def pool():
-    with ThreadPoolExecutor(32) as pool:
+    with ThreadPoolExecutor(2 * MAX_LIVE_REQUESTS) as pool:
         yield pool
 
 
@@ -34,14 +36,12 @@ def test_a_face_is_bit_equal_alone_and_among_eight_strangers(client, pool):
 
 def test_a_face_is_bit_equal_when_it_joins_and_leaves_a_running_batch(client, pool):
     alone = client(SUBJECT)
-    running = pool.submit(client, GenerateRequest(age=50, seed=1, num_inference_steps=1000))
+    running = pool.submit(client, LONG)
     time.sleep(0.3)  # however the two overlap, the claim must hold; here the long one has begun
     joined = client(SUBJECT)
     assert not running.done(), "the short request waited for the long one: it did not join its batch"
     np.testing.assert_array_equal(joined.image, alone.image)
-    np.testing.assert_array_equal(
-        running.result().image, client(GenerateRequest(age=50, seed=1, num_inference_steps=1000)).image
-    )
+    np.testing.assert_array_equal(running.result().image, client(LONG).image)
 
 
 def test_thirty_two_requests_at_once_each_get_their_own_answer(client, pool, pipeline, wav, jpeg):
@@ -57,3 +57,15 @@ def test_thirty_two_requests_at_once_each_get_their_own_answer(client, pool, pip
     for seed, result in results.items():
         assert result.report["seed"] == seed
         np.testing.assert_array_equal(result.image, pipeline(requests[seed]).image)
+
+
+def test_more_requests_than_may_wait_are_refused_and_the_others_answered(client, pool):
+    request = GenerateRequest(age=30, seed=9, num_inference_steps=40)
+    futures = [pool.submit(client, request) for _ in range(2 * MAX_LIVE_REQUESTS)]
+    errors = [future.exception() for future in futures]
+    images = [future.result().image for future, error in zip(futures, errors, strict=True) if error is None]
+    refused = [error for error in errors if error is not None]
+    assert {type(error) for error in refused} == {UnavailableError}
+    assert all(f"{MAX_LIVE_REQUESTS} requests are live" in str(error) for error in refused)
+    assert images and all(np.array_equal(image, images[0]) for image in images)
+    assert client(request).report["seed"] == 9

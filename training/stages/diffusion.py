@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
 from runtime.emotions import EMOTIONS
@@ -32,6 +34,8 @@ class DiffusionStage:
     def __init__(self, model: ClipFaceFusion, cache: WorldCache, features: FeatureCache) -> None:
         self.model, self.cache, self.features = model, cache, features
         self.module = nn.ModuleDict({"unet": model.unet, "conditioner": model.conditioner})
+        if isinstance(model.unet, UNet2DConditionModel):
+            model.unet.set_attn_processor(AttnProcessor())  # see training.encoders.ATTENTION
         self.shots = int(np.flatnonzero(np.diff(cache.person))[0]) + 1
         self.voices = match_voices(cache)
 
@@ -44,7 +48,7 @@ class DiffusionStage:
             clean.shape
         )  # randn_like would follow the memory layout, and a resumed run would draw other noise
         timesteps = sample_timesteps(batch_size, self.model.schedule)
-        noisy = add_noise(clean, noise, timesteps, self.model.schedule).to(memory_format=torch.channels_last)
+        noisy = add_noise(clean, noise, timesteps, self.model.schedule)
         noise_pred = self.model.denoise(noisy, timesteps, *cond)
         return {"loss": simple_loss(noise_pred, noise, timesteps, self.model.schedule).mean()}
 

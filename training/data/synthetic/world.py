@@ -73,7 +73,7 @@ class World:
         from training.data.synthetic.voice import speak  # needs a speech library, which pictures do not
 
         person, shot = self.person(i), self.shot(i, j)
-        return speak(person.sex, shot.age, shot.emotion, shot.intensity, self._rng("voice", i, j))
+        return speak(person.sex, shot.age, shot.emotion, shot.intensity, self._rng("voice", i, j), split_of(i))
 
     def caption(self, i: int, j: int, k: int = 0) -> str:
         """The `k`-th way of saying in words what shot (i, j) shows."""

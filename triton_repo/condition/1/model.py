@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.conditioning import Conditioner
 from runtime.preprocess.prepared import Prepared
-from runtime.wire import NOTES, SAMPLING_FIELDS
+from runtime.wire import NOTES, SAMPLER_ENGINES, SAMPLING_FIELDS
 from triton_repo.boundary import answered, json_array
 from triton_repo.bundle import open_bundle
 from triton_repo.live import LiveRequests
@@ -17,7 +17,11 @@ from triton_repo.live import LiveRequests
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        self._condition = Conditioner(open_bundle(args))
+        bundle = open_bundle(args)
+        for name in bundle.specs:
+            if name not in SAMPLER_ENGINES:
+                bundle.engine(name)  # now, so that no caller waits for it
+        self._condition = Conditioner(bundle)
         self._live = LiveRequests()
 
     def execute(self, requests: list[Any]) -> list[Any]:

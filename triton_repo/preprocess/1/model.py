@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from runtime.errors import UnavailableError
+from runtime.errors import QueueFullError, UnavailableError
 from runtime.preprocess import Preprocessor
 from runtime.request import GenerateRequest
-from runtime.wire import STOPPING
+from runtime.wire import MAX_LIVE_REQUESTS, STOPPING
 from triton_repo.boundary import answered
 from triton_repo.bundle import open_bundle
 from triton_repo.live import LiveRequests
@@ -23,7 +23,7 @@ from triton_repo.live import LiveRequests
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         bundle = open_bundle(args)
-        self._preprocess = Preprocessor(bundle.model, bundle.tokenizer_path)
+        self._preprocess = Preprocessor(bundle.model, bundle.tokenizer_path, bundle.manifest.guidance_scale)
         self._stopping = Path(args["model_repository"]).parent / STOPPING
         self._live = LiveRequests()
 
@@ -35,4 +35,6 @@ class TritonPythonModel:
         with self._live.left_on_failure():
             if self._stopping.exists():
                 raise UnavailableError("the server is stopping; try again later or elsewhere")
+            if self._live.count() > MAX_LIVE_REQUESTS:
+                raise QueueFullError(f"{MAX_LIVE_REQUESTS} requests are live, no more are taken; try again later")
             return self._preprocess(GenerateRequest.from_tensors(tensors)).to_tensors()

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from runtime.wire import NOTES, SAMPLING_FIELDS
+from runtime.report import join_reports
 from runtime.sampling import Sample, Sampler, SampleRequest
+from runtime.wire import NOTES, SAMPLING_FIELDS
 from triton_repo.boundary import arrays_of, coded_refusal, json_array, response, status_of
 from triton_repo.bundle import open_bundle
 
@@ -35,7 +36,7 @@ class _Reply:
         """Answer with the sample and its report, or with what went wrong. The future must be done."""
         try:
             sample = self.future.result()
-            report = {**json.loads(self.notes[0]), **sample.report}
+            report = join_reports(json.loads(self.notes[0]), sample.report)
             answer = response({"image": sample.image, "report": json_array(report)})
         except Exception as error:
             answer = coded_refusal(*status_of(error, self.request_id))

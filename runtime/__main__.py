@@ -1,0 +1,272 @@
+"""The command line: `clipfacefusion` = `python -m runtime`. One function per subcommand; the work is done elsewhere.
+
+The only place of the runtime that exits: 0 done, 2 the request or the flags are wrong, 1 anything else of ours, 130 interrupted.
+Each subcommand imports what it needs when it runs, so that `request` loads no engine library and `generate` no gRPC.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime import request as request_table
+from runtime.engines.backends import AUTO, BACKENDS
+from runtime.errors import ClipFaceFusionError, RequestError
+from runtime.noise import SEED_LIMIT
+
+if TYPE_CHECKING:
+    from runtime.manifest import Manifest
+    from runtime.request import GenerateRequest, GenerateResult
+
+MAX_COUNT = 1000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit status."""
+    try:
+        arguments = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
+        return arguments.run(arguments)
+    except RequestError as error:
+        return _failed(error, 2)
+    except ClipFaceFusionError as error:
+        return _failed(error, 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    """Print what a bundle holds, after checking that it is whole."""
+    from runtime.manifest import Manifest
+
+    manifest = Manifest.read(arguments.bundle)
+    manifest.verify(arguments.bundle)
+    if arguments.json:
+        print(json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(_described(manifest)))
+    return 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Check every hash, then every engine against torch's stored answers; 1 if one misses its limit."""
+    from runtime.bundle import Bundle
+    from runtime.verify import verify as verify_engines
+
+    missed = 0
+    with Bundle.open(arguments.bundle, arguments.engine, arguments.threads) as bundle:
+        print(f"{len(bundle.manifest.files)} files match their SHA-256; engine {bundle.backend}")
+        for check in verify_engines(bundle):
+            missed += not check.holds
+            verdict = "ok" if check.holds else "MISSED"
+            print(f"{check.engine:<18} relative error {check.relative_error:.1e}, limit {check.limit:.0e}  {verdict}")
+    if missed:
+        print(f"{missed} engines do not compute what was exported; do not use this bundle here", file=sys.stderr)
+    return 1 if missed else 0
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    """Make one or more faces in this process and save them."""
+    from runtime.pipeline import Pipeline
+    from runtime.progress import StepBar
+
+    requests = _counted(request_table.from_arguments(arguments), arguments.count)
+    with Pipeline.open(arguments.bundle, arguments.engine, arguments.threads) as pipeline:
+        bar = StepBar(sum(request.num_inference_steps for request in requests), sys.stderr)
+        results = pipeline.batch(requests, bar)
+    for result, path in zip(results, _numbered(arguments.out, len(results)), strict=True):
+        _save(result, path)
+    return 0
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Serve a bundle until interrupted."""
+    from runtime.server import run
+
+    return run(arguments)
+
+
+def request(arguments: argparse.Namespace) -> int:
+    """Ask a running server for a face and save it."""
+    from runtime.client import Client
+
+    asked = request_table.from_arguments(arguments)
+    with Client(arguments.url, timeout_s=arguments.timeout) as client:
+        _save(client(asked), arguments.out)
+    return 0
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="clipfacefusion",
+        description="Faces from words, a voice, a photo, an age and an emotion: in this process, or through a server.",
+        epilog=_example("clipfacefusion generate bundles/demo --text 'a smiling old man' --out face.png"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    command = _command(commands, inspect, "bundles/demo --json")
+    _add_bundle(command)
+    command.add_argument("--json", action="store_true", help="print the manifest itself")
+
+    command = _command(commands, verify, "bundles/demo")
+    _add_bundle(command)
+    _add_engine(command)
+
+    command = _command(
+        commands, generate, "bundles/demo --text 'a smiling old man' --age 72 --seed 7 --count 4 --out face.png"
+    )
+    _add_bundle(command)
+    request_table.add_arguments(command)
+    _add_engine(command)
+    _add_out(command)
+    command.add_argument(
+        "--count",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="faces to make, with seeds seed, seed+1, …; N > 1 writes face-0.png, face-1.png, … (default %(default)s)",
+    )
+
+    command = _command(commands, serve, "bundles/demo --grpc-port 8001")
+    if argv[:1] == ["serve"]:  # its flags live with the server, whose imports the other commands do without
+        from runtime.server import add_arguments
+
+        add_arguments(command)
+
+    command = _command(commands, request, "--url 127.0.0.1:8001 --text 'a smiling old man' --out face.png")
+    command.add_argument("--url", default="127.0.0.1:8001", help="the server's gRPC address (default %(default)s)")
+    command.add_argument(
+        "--timeout", type=_seconds, default=120.0, help="seconds to wait at most (default %(default)s)"
+    )
+    request_table.add_arguments(command)
+    _add_out(command)
+    return parser
+
+
+def _command(commands: Any, run: Any, example: str) -> argparse.ArgumentParser:
+    """A subcommand named and described after the function that runs it."""
+    command = commands.add_parser(
+        run.__name__,
+        help=run.__doc__,
+        description=run.__doc__,
+        epilog=_example(f"clipfacefusion {run.__name__} {example}"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _example(line: str) -> str:
+    return f"example:\n  {line}"
+
+
+def _add_bundle(command: argparse.ArgumentParser) -> None:
+    command.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle")
+
+
+def _add_engine(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--engine",
+        default=AUTO,
+        metavar="NAME",
+        help=f"what runs the networks: {', '.join((AUTO, *BACKENDS))} (default %(default)s: the fastest exact one)",
+    )
+    command.add_argument("--threads", type=_count, metavar="N", help="threads per network (default: all usable cores)")
+
+
+def _add_out(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--out", type=_image_path, default=Path("face.png"), help="PNG, WebP or JPEG to write (default %(default)s)"
+    )
+
+
+def _image_path(text: str) -> Path:
+    """A path that can be written, known before the minutes that a picture may take."""
+    from runtime.provenance import image_format
+
+    path = Path(text)
+    try:
+        image_format(path)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"the folder of '{text}' does not exist")
+    return path
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_COUNT:
+        raise argparse.ArgumentTypeError(f"got {text}, allowed 1..{MAX_COUNT}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text}, expected seconds above 0")
+    return seconds
+
+
+def _counted(first: GenerateRequest, count: int) -> list[GenerateRequest]:
+    """`count` requests with consecutive seeds; without a seed each draws its own."""
+    if first.seed is None:
+        return [first] * count
+    if first.seed + count > SEED_LIMIT:
+        raise RequestError("seed", f"got {first.seed} with --count {count}, allowed 0..{SEED_LIMIT - count}")
+    return [dataclasses.replace(first, seed=first.seed + n) for n in range(count)]
+
+
+def _numbered(path: Path, count: int) -> list[Path]:
+    return [path] if count == 1 else [path.with_stem(f"{path.stem}-{n}") for n in range(count)]
+
+
+def _save(result: GenerateResult, path: Path) -> None:
+    """Write the picture, and print its report as one line of JSON."""
+    from runtime.provenance import save_image
+
+    try:
+        save_image(result.image, path, result.report)
+    except OSError as error:
+        raise ClipFaceFusionError(f"cannot write {path}: {error.strerror or error}") from None
+    print(json.dumps({"file": str(path), **result.report}))
+
+
+def _described(manifest: Manifest) -> list[str]:
+    model, schedule = manifest.model, manifest.schedule
+    space = "latents" if model.is_latent else "pixels"
+    cond = ", ".join(f"{name} {shape}" for name, shape in model.cond.items())
+    lines = [
+        f"bundle {manifest.name}, {len(manifest.files)} files, {sum(f['bytes'] for f in manifest.files.values()) / 1e6:.1f} MB",
+        f"picture {model.image_size}x{model.image_size}, denoised as {space} {model.sample_shape}; cond {cond}",
+        f"schedule {schedule.beta_schedule}, {schedule.num_train_timesteps} timesteps, {schedule.prediction_type}; "
+        f"guidance_scale {manifest.guidance_scale:g}",
+        f"precision {'; '.join(f'{kind}: {words}' for kind, words in manifest.precision.items())}",
+        f"checkpoint {manifest.checkpoint_sha256[:12]}; {', '.join(f'{k} {v}' for k, v in manifest.versions.items())}",
+        f"plans {len(manifest.plans)}",
+        "",
+        f"{'engine':<18}{'MB':>8}  {'relative error':>14}  {'commercial use':<14}  licence",
+    ]
+    for name in manifest.engines:
+        megabytes = manifest.files[f"onnx/{name}.onnx"]["bytes"] / 1e6
+        parity, weights = manifest.parity["onnx"][name], manifest.weights[name]
+        lines.append(
+            f"{name:<18}{megabytes:8.2f}  {parity['relative_error']:14.1e}  {weights['commercial_use']:<14}  {weights['licence']}"
+        )
+    return lines
+
+
+def _failed(error: ClipFaceFusionError, status: int) -> int:
+    print(f"clipfacefusion: {error}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""A request becomes arrays that are always there, and a `present` mask that says which are meant."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from runtime.preprocess import Preprocessor
+from runtime.preprocess.prepared import Prepared
+from runtime.request import GenerateRequest
+from runtime.spec import SOURCES, engine_specs
+from tests.fakes import GUIDANCE_SCALE, MODEL, write_bundle
+
+
+@pytest.fixture(scope="module")
+def preprocess(tmp_path_factory: pytest.TempPathFactory) -> Preprocessor:
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    write_bundle(folder)
+    return Preprocessor(MODEL, folder / "tokenizer.json", GUIDANCE_SCALE)
+
+
+@pytest.fixture(scope="module")
+def full() -> GenerateRequest:
+    photo, voice = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (40, 30), "tan").save(photo, "JPEG")
+    soundfile.write(voice, np.sin(np.arange(30_000) / 9), 44_100, format="WAV")
+    return GenerateRequest(
+        text="a smiling old man",
+        audio=voice.getvalue(),
+        reference=photo.getvalue(),
+        age=72,
+        emotion="happy",
+        emotion_intensity=0.5,
+        valence_arousal=(0.25, -0.5),
+        seed=7,
+        num_inference_steps=20,
+        guidance_scale=4.0,
+    )
+
+
+def given(prepared: Prepared) -> set[str]:
+    return {source for source in SOURCES if prepared.has(source)}
+
+
+def test_everything_given_is_present_and_fits_the_engines_that_read_it(preprocess, full):
+    prepared = preprocess(full)
+    assert given(prepared) == set(SOURCES)
+    tensors = prepared.to_tensors()
+    for spec in engine_specs(MODEL).values():
+        for tensor in spec.inputs:
+            if tensor.name in tensors:
+                tensor.check(spec.name, tensors[tensor.name], {})
+    assert prepared.age.tolist() == [[72]] and prepared.valence_arousal.tolist() == [[0.25, -0.5]]
+    assert prepared.emotion.tolist() == [[0, 0, 0.5, 0, 0, 0, 0, 0]]
+
+
+def test_sampling_settings_are_resolved(preprocess, full):
+    prepared = preprocess(full)
+    assert (prepared.seed.tolist(), prepared.num_inference_steps.tolist(), prepared.guidance_scale.tolist()) == (
+        [7],
+        [20],
+        [4.0],
+    )
+    default = preprocess(GenerateRequest(age=3))
+    assert default.guidance_scale.tolist() == [GUIDANCE_SCALE] and default.num_inference_steps.tolist() == [50]
+    assert [default.seed.dtype, default.num_inference_steps.dtype, default.guidance_scale.dtype] == ["i8", "i4", "f4"]
+
+
+def test_an_absent_seed_is_drawn_anew_each_time_and_the_report_says_so(preprocess):
+    first, second = (preprocess(GenerateRequest(age=3)) for _ in range(2))
+    assert first.seed[0] != second.seed[0] and first.report["seed_was_random"]
+    assert not preprocess(GenerateRequest(age=3, seed=0)).report["seed_was_random"]
+
+
+def test_absent_arrays_keep_type_and_rank_and_are_one_zero(preprocess, full):
+    absent, present = preprocess(GenerateRequest(valence_arousal=(0, 0))).to_tensors(), preprocess(full).to_tensors()
+    assert absent.keys() == present.keys()
+    for name, array in absent.items():
+        assert (array.dtype, array.ndim) == (present[name].dtype, present[name].ndim), name
+    for name in ("input_ids", "attention_mask", "input_values", "pixel_values", "face", "image", "age", "emotion"):
+        assert absent[name].size == 1 and not absent[name].any()
+
+
+@pytest.mark.parametrize(
+    ("text", "sources", "inferred"),
+    [
+        ("a red house", {"text"}, {}),
+        ("an old man", {"text", "age_text"}, {"age_text": "old man"}),
+        ("an angry man", {"text", "emotion_text"}, {"emotion_text": "angry"}),
+    ],
+)
+def test_a_text_gives_the_phrases_it_holds(preprocess, text, sources, inferred):
+    prepared = preprocess(GenerateRequest(text=text))
+    assert given(prepared) == sources and prepared.report["inferred"] == inferred
+    for row, source in enumerate(("text", "age_text", "emotion_text")):
+        assert prepared.attention_mask[row].any() == (source in sources)
+
+
+def test_a_text_that_is_cut_is_warned_about(preprocess):
+    assert preprocess(GenerateRequest(text="a man")).report["warnings"] == []
+    (warning,) = preprocess(GenerateRequest(text="a man " * 100)).report["warnings"]
+    assert warning.startswith("text: longer than 77 tokens")
+
+
+def test_tensors_survive_the_way_back_and_notes_are_json_bytes(preprocess, full):
+    prepared = preprocess(full)
+    again = Prepared.from_tensors(prepared.to_tensors())
+    assert all(
+        np.array_equal(a, b) for a, b in zip(again.to_tensors().values(), prepared.to_tensors().values(), strict=True)
+    )
+    assert json.loads(prepared.notes[0]) == prepared.report
+    assert prepared.report["conditions"] == list(full.conditions)
