@@ -25,6 +25,7 @@ from runtime.request import FIELD_BY_NAME, GenerateRequest, GenerateResult
 from runtime.wire import MODEL, OUTPUTS
 
 PROBE_TIMEOUT_S = 5.0
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 # Triton puts these before a model's own message: "in ensemble 'clipfacefusion', [request id: 7] age: got -1, allowed 0..120".
 _TRITON_PREFIX = re.compile(r"^(?:in ensemble '[^']*', |\[request id: [^\]]*\] )+")
@@ -54,7 +55,7 @@ class Client:
             raise ValueError(f"timeout_s is {timeout_s}; it must be above 0 seconds")
         self.url = url
         self.timeout_s = timeout_s
-        self._transport: Transport = transport or InferenceServerClient(url)
+        self._transport: Transport = transport or InferenceServerClient(url, channel_args=_channel_arguments(url))
 
     def __call__(self, request: GenerateRequest) -> GenerateResult:
         """Generate one face.
@@ -112,3 +113,12 @@ class Client:
         if code == "UNAVAILABLE":
             return UnavailableError(f"{self.url}: {message}")
         return ERROR_BY_CODE.get(code, ClipFaceFusionError)(message)
+
+
+def _channel_arguments(url: str) -> list[tuple[str, int]]:
+    """gRPC's options: messages as large as the server's limits allow, and no proxy to this machine itself."""
+    unlimited = -1
+    arguments = [("grpc.max_send_message_length", unlimited), ("grpc.max_receive_message_length", unlimited)]
+    if url.rpartition(":")[0] in LOOPBACK_HOSTS:
+        arguments.append(("grpc.enable_http_proxy", 0))  # http_proxy in the environment would be obeyed even for it
+    return arguments

@@ -23,9 +23,13 @@ from runtime.request import FIELDS
 from runtime.spec import ModelSpec, engine_specs
 from runtime.wire import LIVE_JOBS, MODEL, NOTES, OUTPUTS, SAMPLER_ENGINES, SAMPLING_FIELDS
 
-TRITON_TYPE = {"BYTES": "TYPE_STRING", "float32": "TYPE_FP32", "int64": "TYPE_INT64", "int32": "TYPE_INT32"} | {
-    name: f"TYPE_{name}" for name in ("FP32", "INT32", "INT64", "UINT8")
+TRITON_TYPE = {"BYTES": "TYPE_STRING", "float32": "TYPE_FP32", "int64": "TYPE_INT64"} | {
+    name: f"TYPE_{name}" for name in ("FP32", "INT32", "INT64")
 }
+
+
+class Symbol(str):
+    """A protobuf enumeration value: written without quotes."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,6 @@ class Tensor:
         """The entry of `config.pbtxt`."""
         entry: dict[str, Any] = {"name": self.name, "data_type": Symbol(self.data_type), "dims": self.dims}
         return {**entry, "optional": True} if self.optional else entry
-
-
-class Symbol(str):
-    """A protobuf enumeration value: written without quotes."""
 
 
 PUBLIC_INPUTS = tuple(Tensor(field.name, TRITON_TYPE[field.dtype], (field.width,), optional=True) for field in FIELDS)
@@ -75,14 +75,14 @@ class Model:
         return {**config, "model_transaction_policy": {"decoupled": True}} if self.decoupled else config
 
 
-def build_repository(bundle: Path, out: Path) -> Bundle:
+def build_repository(bundle: Path | str, out: Path) -> Bundle:
     """Write the repository for `bundle` into the new folder `out`, and give back the opened bundle.
 
     Raises BundleError if the bundle is not what it claims. The models read the bundle in place: it must stay where it is, and a
     model refuses to load once its hash differs from the one recorded here.
     """
     opened = Bundle.open(bundle)
-    parameters = {"bundle": str(bundle.resolve()), "bundle_sha256": opened.hash}
+    parameters = {"bundle": str(Path(bundle).resolve()), "bundle_sha256": opened.hash}
     models = python_models(opened.model)
     out.mkdir(parents=True)
     for model in models:

@@ -1,7 +1,8 @@
 """Serves a bundle: builds its model repository, starts tritonserver, and says ready only after a face came out of it.
 
 Ready is proven by a canary request through the whole ensemble, because Triton calls a model ready whose process cannot answer.
-It does not restart what dies: `Server.check` tells, and whoever runs it decides. How the process is run: `runtime/tritonserver.py`.
+It does not restart what dies: `Server.check` tells, and whoever runs it starts another one. `run` ends then, so that callers
+whose request was lost hear of it at once instead of never. How the process is run: `runtime/tritonserver.py`.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from runtime.client import Client
 from runtime.errors import ClipFaceFusionError, UnavailableError
 from runtime.repository import build_repository
 from runtime.request import GenerateRequest
-from runtime.tritonserver import DRAIN_S, LOOPBACK, TritonProcess, unavailable_reason
+from runtime.tritonserver import LOOPBACK, TritonProcess, unavailable_reason
 from runtime.wire import LIVE_REQUESTS, STOPPING
 
 __all__ = ["Server", "add_arguments", "run", "unavailable_reason"]
 
 START_LIMIT_S = 600  # a large bundle is hashed and loaded by three processes
+DRAIN_S = 30  # a stopping server waits this long for requests it has taken
 POLL_S = 0.1
 POLL_LIMIT_S = 5.0
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback needs no proxy
 CANARY = GenerateRequest(text="a face", age=30, seed=0, num_inference_steps=1)
 
 
@@ -41,7 +44,7 @@ class Server:
 
     def __init__(
         self,
-        bundle: Path,
+        bundle: Path | str,
         host: str = LOOPBACK,
         grpc_port: int = 0,
         metrics_port: int = 0,
@@ -63,18 +66,19 @@ class Server:
             raise
 
     def check(self) -> None:
-        """Raise UnavailableError, with the end of the log, if the server has ended."""
+        """Raise UnavailableError, with what the log says, if the server or one of its model processes has died.
+
+        It is then of no more use: close it and start another one.
+        """
         if self._process is not None:
-            self._process.check_running()
+            self._process.check()
 
     def close(self) -> None:
         """Refuse new requests, let those taken end (at most `DRAIN_S`), then give everything back. Idempotent."""
-        try:
+        with self._folder:
             if self._process is not None:
-                self._drain(self._process)
-                self._process.close()
-        finally:
-            self._folder.cleanup()
+                with self._process:
+                    self._drain(self._process)
 
     def __enter__(self) -> Server:
         return self
@@ -84,17 +88,17 @@ class Server:
 
     def _drain(self, process: TritonProcess) -> None:
         """Wait until no request is live. Triton's own shutdown would refuse the calls between its models as well."""
-        if not process.is_listening():
+        if process.problem() or not process.is_listening():
             return
         (self._repository / STOPPING).touch()
         deadline = time.monotonic() + DRAIN_S
-        while self._live_requests() > 0 and time.monotonic() < deadline:
+        while self._live_requests() > 0 and time.monotonic() < deadline and process.problem() is None:
             time.sleep(POLL_S)
 
     def _live_requests(self) -> float:
         """The gauge's value; 0 when nobody tells it any more."""
         try:
-            with urllib.request.urlopen(self.metrics_url, timeout=POLL_LIMIT_S) as answer:
+            with _DIRECT.open(self.metrics_url, timeout=POLL_LIMIT_S) as answer:
                 found = re.search(rf"^{LIVE_REQUESTS}\S* (\S+)$", answer.read().decode(), re.MULTILINE)
         except OSError:
             return 0
@@ -103,7 +107,7 @@ class Server:
     def _wait_until_ready(self, process: TritonProcess) -> None:
         deadline = time.monotonic() + START_LIMIT_S
         while not process.is_listening():
-            process.check_running()
+            process.check()
             if time.monotonic() > deadline:
                 raise UnavailableError(f"no answer after {START_LIMIT_S} s; the log says:\n{process.log_tail()}")
             time.sleep(POLL_S)
@@ -112,6 +116,7 @@ class Server:
                 client(CANARY)
             except ClipFaceFusionError as error:
                 raise UnavailableError(f"no face came out: {error}; the log says:\n{process.log_tail()}") from None
+        process.watch_stubs()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

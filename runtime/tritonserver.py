@@ -27,8 +27,8 @@ INSTALL = 'pip install "clipfacefusion[serve]" (in a clone: pip install ".[serve
 PYTHON_VERSIONS = ((3, 11), (3, 12))  # the wheel pins numpy < 2, which ends at 3.12
 GLIBC = (2, 35)
 LOOPBACK = "127.0.0.1"
-DRAIN_S = 30  # a drain longer than this is cut short
-KILL_MARGIN_S = 10  # beyond the drain, for unloading models
+EXIT_TIMEOUT_S = 5  # tritonserver's own drain: requests still running then are cut off
+KILL_MARGIN_S = 5  # beyond that, for what should be immediate
 # Unloading takes a second per model process and saves nothing, so it is cut short once this line says that every request is
 # answered; the linger leaves time for the last answers to reach their callers.
 DRAINED = b"All models are stopped, unloading models"
@@ -98,7 +98,7 @@ class TritonProcess:
     ) -> None:
         installation = find()
         self.log = log
-        self.grpc_port, self.metrics_port = _ports(host, grpc_port, metrics_port)
+        self.grpc_port, self.metrics_port = _ports((host, grpc_port), (LOOPBACK, metrics_port))
         self.url = f"{LOOPBACK if host == '0.0.0.0' else host}:{self.grpc_port}"
         self.shared_memory_prefix = f"clipfacefusion_{os.getpid()}_{secrets.token_hex(4)}_"
         command = [
@@ -108,6 +108,7 @@ class TritonProcess:
             *_options(host, self.grpc_port, self.metrics_port, self.shared_memory_prefix),
         ]
         self._stubs: dict[int, str] = {}
+        self._is_closed = False
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 command,
@@ -160,10 +161,13 @@ class TritonProcess:
         return "\n".join((shown or every)[-lines:])
 
     def close(self) -> None:
-        """Let running requests end (at most `DRAIN_S`), then end the process, its stubs and its shared memory. Idempotent.
+        """Let running requests end (at most `EXIT_TIMEOUT_S`), then end the process, its stubs and its shared memory. Idempotent.
 
         With a `problem`, nothing is waited for: what the dead ones held is lost, and Triton would wait for it in vain.
         """
+        if self._is_closed:
+            return
+        self._is_closed = True
         try:
             if self.problem() is None:
                 log_start = self.log.stat().st_size
@@ -175,7 +179,7 @@ class TritonProcess:
                 region.unlink(missing_ok=True)
 
     def _wait_for_drain(self, log_start: int) -> None:
-        deadline = time.monotonic() + DRAIN_S + KILL_MARGIN_S
+        deadline = time.monotonic() + EXIT_TIMEOUT_S + KILL_MARGIN_S
         with self.log.open("rb") as log:
             while time.monotonic() < deadline and self._process.poll() is None:
                 log.seek(log_start)
@@ -232,7 +236,7 @@ def _options(host: str, grpc_port: int, metrics_port: int, shared_memory_prefix:
         f"--grpc-port={grpc_port}",
         f"--metrics-address={LOOPBACK}",
         f"--metrics-port={metrics_port}",
-        f"--exit-timeout-secs={DRAIN_S}",
+        f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
         f"--grpc-restricted-protocol={RESTRICTED_PROTOCOLS}:admin-key={secrets.token_urlsafe(24)}",
         "--grpc-keepalive-time=20000",
         "--grpc-infer-allocation-pool-size=16",
@@ -269,18 +273,18 @@ def _joined(*folders: str | None) -> str:
     return ":".join(filter(None, folders))
 
 
-def _ports(host: str, *wanted: int) -> tuple[int, ...]:
-    """The wanted ports, zeros replaced by free ones. All are held until all are known, so that they differ."""
+def _ports(*wanted: tuple[str, int]) -> tuple[int, ...]:
+    """The wanted ports, each of a host, zeros replaced by free ones. All are held until all are known, so that they differ."""
     held = []
     try:
-        for port in wanted:
+        for host, port in wanted:
             held.append(socket.socket())
             held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 held[-1].bind((host, port))
-            except OSError as error:
+            except (OSError, OverflowError) as error:
                 raise UnavailableError(
-                    f"port {port} of {host}: {error.strerror}; choose another one, or 0 for any free one"
+                    f"port {port} of {host}: {error}; choose another, or 0 for any free one"
                 ) from None
         return tuple(each.getsockname()[1] for each in held)
     finally:

@@ -40,7 +40,7 @@ RULES = {
         only_in={
             "onnxruntime": ("runtime/engines/ort.py",),
             "tritonclient": ("runtime/client.py",),
-            "PIL": ("runtime/preprocess/", "runtime/provenance.py", "runtime/sheet.py"),
+            "PIL": ("runtime/preprocess/", "runtime/provenance.py", "runtime/demo.py", "runtime/sheet.py"),
             "soundfile": ("runtime/preprocess/",),
             "soxr": ("runtime/preprocess/",),
             "tokenizers": ("runtime/preprocess/",),

@@ -121,7 +121,7 @@ def test_a_taken_port_is_named_before_anything_starts(repository, tmp_path):
 def _wait_for(process: TritonProcess) -> None:
     deadline = time.monotonic() + 60
     while not process.is_listening():
-        process.check_running()
+        process.check()
         assert time.monotonic() < deadline, process.log_tail()
         time.sleep(0.1)
 

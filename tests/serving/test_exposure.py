@@ -8,6 +8,8 @@ import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
+from runtime.client import Client
+
 MANAGEMENT = {
     "shared memory": lambda transport: transport.register_system_shared_memory("region", "/any", 64),
     "model loading": lambda transport: transport.load_model("sampler"),
@@ -32,6 +34,13 @@ def test_health_is_open(server, client):
     assert client.ready()
     with grpcclient.InferenceServerClient(server.url) as transport:
         assert transport.is_server_live() and transport.is_server_ready()
+
+
+def test_a_proxy_in_the_environment_is_not_asked_about_this_machine(server, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with Client(server.url, timeout_s=20) as behind_a_proxy:
+        assert behind_a_proxy.ready()
 
 
 def test_metrics_count_answered_requests(server, client):

@@ -103,13 +103,17 @@ FLAC = encoded(tone(1), kind="FLAC")
         (with_data_size(GOOD, 10**9), "chunk 'data' claims 1000000000 bytes, the file has 32000 left"),
         (with_data_size(GOOD, 0xFFFFFFFF), "claims 4294967295 bytes"),
         (GOOD[: len(GOOD) // 2], "is it complete"),
-        (FLAC[: len(FLAC) // 2], "cannot decode|ends after"),
+        (FLAC[: len(FLAC) // 2], "cannot decode"),
     ],
 )
 def test_what_cannot_be_used_is_a_request_error_that_names_the_field(data, message):
     with pytest.raises(RequestError, match=message) as caught:
         decode_audio(data)
     assert caught.value.field == "audio"
+
+
+def test_bytes_after_the_samples_are_ignored():
+    np.testing.assert_array_equal(decode_audio(GOOD + b"some editor's own words"), decode_audio(GOOD))
 
 
 def test_random_damage_never_escapes_as_another_error():
