@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="BENCHMARK", required=True)
     for module in (pipeline, served):
         name = module.__name__.rpartition(".")[2]
-        command = commands.add_parser(name, help=module.__doc__, description=module.__doc__)
+        example = f"example: python -m benchmarks {name} bundles/demo --json out/{name}.json"
+        command = commands.add_parser(name, help=module.__doc__, description=module.__doc__, epilog=example)
         command.set_defaults(run=module.run)
         _add_common(command)
         if module is pipeline:

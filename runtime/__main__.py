@@ -90,6 +90,13 @@ def serve(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
+def demo(arguments: argparse.Namespace) -> int:
+    """Serve a bundle, ask it for faces by every input, and draw them on one sheet."""
+    from runtime.demo import run
+
+    return run(arguments)
+
+
 def request(arguments: argparse.Namespace) -> int:
     """Ask a running server for a face and save it."""
     from runtime.client import Client
@@ -135,6 +142,12 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     command = _command(commands, serve, "bundles/demo --grpc-port 8001")
     if argv[:1] == ["serve"]:  # its flags live with the server, whose imports the other commands do without
         from runtime.server import add_arguments
+
+        add_arguments(command)
+
+    command = _command(commands, demo, "bundles/demo --out out/demo.png")
+    if argv[:1] == ["demo"]:  # likewise
+        from runtime.demo import add_arguments
 
         add_arguments(command)
 

@@ -230,7 +230,7 @@ def _checked_number(field: Field, value: Any) -> float | int:
         raise RequestError(field.name, f"got {value}, {bounds}")
     if is_integer and int(value) != value:
         raise RequestError(field.name, f"got {value}, expected an integer, {bounds}")
-    if not field.low <= value <= field.high:  # type: ignore[operator]
+    if not field.low <= value <= field.high:  # type: ignore[operator,call-overload]
         raise RequestError(field.name, f"got {value:g}, {bounds}" if not is_integer else f"got {int(value)}, {bounds}")
     # FP32 fields are rounded here, so that a request means the same in process as over the wire.
     return int(value) if is_integer else float(np.float32(value))

@@ -20,7 +20,7 @@ from runtime.batcher import BatcherStats, Job, StepBatcher
 from runtime.bundle import Bundle
 from runtime.ddim import DDIMCoefficients, OnStep
 from runtime.errors import EngineError, RequestError
-from runtime.noise import INITIAL_NOISE, gaussian
+from runtime.noise import INITIAL_NOISE, SEED_LIMIT, gaussian
 from runtime.report import TIMINGS, elapsed_ms
 
 
@@ -40,6 +40,13 @@ class SampleRequest:
     guidance_scale: float
     eta: float = 0.0
     on_step: OnStep | None = None
+
+    def __post_init__(self) -> None:
+        # Whoever reaches the sampler past the request table still gets a coded answer.
+        if not 0 <= self.seed < SEED_LIMIT:
+            raise RequestError("seed", f"got {self.seed}, allowed 0..{SEED_LIMIT - 1}")
+        if not np.isfinite(self.guidance_scale):
+            raise RequestError("guidance_scale", f"got {self.guidance_scale}, expected a finite number")
 
 
 @dataclass(frozen=True, eq=False)

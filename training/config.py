@@ -261,7 +261,7 @@ PRESETS: Mapping[str, TrainConfig] = {
         stages={
             "autoencoder": StageConfig(steps=6500, batch_size=16, learning_rate=2e-3, checkpoint_every=250),
             "clip": StageConfig(steps=700, batch_size=128, learning_rate=1e-3, weight_decay=0.05, checkpoint_every=150),
-            "faces": StageConfig(steps=500, batch_size=96, learning_rate=3e-3, checkpoint_every=200),
+            "faces": StageConfig(steps=600, batch_size=96, learning_rate=2e-3, checkpoint_every=200),
             "voice": StageConfig(steps=700, batch_size=24, learning_rate=1e-3, checkpoint_every=200),
             "diffusion": StageConfig(
                 steps=4000, batch_size=64, learning_rate=1e-3, ema_decay=0.998, checkpoint_every=200

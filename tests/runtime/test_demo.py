@@ -16,7 +16,6 @@ from runtime.demo import AGES, PROMPTS, ROW_STEPS, Samples, Voice, make_sheet, s
 from runtime.emotions import EMOTIONS
 from runtime.errors import BundleError
 from runtime.request import DEFAULT_STEPS, GenerateRequest, GenerateResult
-from runtime.sheet import CELL, Cell, Row, draw_sheet, draw_waveform, draw_words, sheet_size
 
 
 class FakeClient:
@@ -94,26 +93,6 @@ def test_all_together_has_one_of_every_kind_and_the_happy_voice(samples):
     together = stories(samples)[0].requests[-1]
     assert together.conditions == ("text", "audio", "reference", "age", "emotion")
     assert together.audio == samples.voices[1].audio
-
-
-def test_the_sheet_has_the_promised_size_and_shows_the_pictures_in_place():
-    picture = np.full((8, 8, 3), (200, 10, 10), np.uint8)
-    rows = [Row("a", "", [Cell(picture, "x")]), Row("b", "", [Cell(picture, "y"), Cell(picture, "z")])]
-    sheet = draw_sheet("title", "note", rows)
-    assert sheet.size == sheet_size(rows)
-    red = (np.asarray(sheet) == (200, 10, 10)).all(axis=2)
-    assert red.sum() == 3 * CELL * CELL
-
-
-def test_a_waveform_is_as_loud_as_its_samples():
-    quiet_then_loud = np.concatenate([np.full(800, 0.01), np.sin(np.arange(800))])
-    ink = (draw_waveform(quiet_then_loud)[..., 0] < 200).sum(axis=0)
-    assert ink[: CELL // 2 - 1].max() < 5 < ink[CELL // 2 + 1 :].min()
-
-
-def test_silence_is_drawn_and_words_leave_ink():
-    assert draw_waveform(np.zeros(400)).shape == (CELL, CELL, 3)
-    assert len(np.unique(draw_words("sixty years"))) > 2
 
 
 def test_a_bundle_without_samples_is_refused_with_the_way_out():

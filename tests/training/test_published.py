@@ -80,5 +80,5 @@ def test_a_folder_of_pickles_is_refused(model: ClipFaceFusion, tmp_path: Path) -
 
 
 def test_a_missing_folder_is_named(model: ClipFaceFusion, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="config.json"):
+    with pytest.raises(BundleError, match=r"config\.json"):
         fill_slot(model, "unet", tmp_path / "nothing")

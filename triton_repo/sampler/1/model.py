@@ -11,6 +11,7 @@ import queue
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class TritonPythonModel:
             future = self._submitted(tensors)
             reply = _Reply(request.get_response_sender(), request.request_id(), tensors[NOTES], future)
             # The callback may run between two steps of everybody's batch, so it only hands over.
-            future.add_done_callback(lambda _, reply=reply: self._replies.put(reply))
+            future.add_done_callback(partial(self._hand_over, reply))
 
     def finalize(self) -> None:
         self._sampler.close()
@@ -73,6 +74,9 @@ class TritonPythonModel:
             refused: Future[Sample] = Future()
             refused.set_exception(error)
             return refused
+
+    def _hand_over(self, reply: _Reply, _: Future[Sample]) -> None:
+        self._replies.put(reply)
 
     def _respond(self) -> None:
         while (reply := self._replies.get()) is not None:
