@@ -246,7 +246,8 @@ PRESETS: Mapping[str, TrainConfig] = {
         stages={
             "autoencoder": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
             "clip": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
-            "faces": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
+            "estimators": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
+            "identity": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
             "voice": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
             "diffusion": StageConfig(
                 steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, ema_decay=0.9, checkpoint_every=3
@@ -261,10 +262,11 @@ PRESETS: Mapping[str, TrainConfig] = {
         stages={
             "autoencoder": StageConfig(steps=6500, batch_size=16, learning_rate=2e-3, checkpoint_every=250),
             "clip": StageConfig(steps=700, batch_size=128, learning_rate=1e-3, weight_decay=0.05, checkpoint_every=150),
-            "faces": StageConfig(steps=600, batch_size=96, learning_rate=2e-3, checkpoint_every=200),
+            "estimators": StageConfig(steps=600, batch_size=96, learning_rate=2e-3, checkpoint_every=200),
+            "identity": StageConfig(steps=900, batch_size=128, learning_rate=2e-3, checkpoint_every=150),
             "voice": StageConfig(steps=700, batch_size=24, learning_rate=1e-3, checkpoint_every=200),
             "diffusion": StageConfig(
-                steps=4000, batch_size=64, learning_rate=1e-3, ema_decay=0.998, checkpoint_every=200
+                steps=5000, batch_size=64, learning_rate=8e-4, warmup_steps=200, ema_decay=0.998, checkpoint_every=250
             ),
         },
     ),

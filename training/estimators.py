@@ -91,7 +91,9 @@ class IdentityEncoder(nn.Module):
     def __init__(self, channels: tuple[int, ...], features: int) -> None:
         super().__init__()
         self.trunk = FaceTrunk(channels, features)
+        # As in ArcFace: without it what all faces have in common dominates the direction, and all vectors are alike.
+        self.center = nn.BatchNorm1d(features)
 
     def forward(self, face: Tensor) -> Tensor:
         """(B, 3, S, S) as `(pixel - 127.5) / 127.5` → (B, D), unit length."""
-        return F.normalize(self.trunk(face), dim=1)
+        return F.normalize(self.center(self.trunk(face)), dim=1)

@@ -1,6 +1,6 @@
 """The whole training in order: draw the world, train each stage, write the checkpoint. Every part resumes.
 
-cache → tokenizer → autoencoder, clip, faces, voice (independent of each other) → features → diffusion → checkpoint
+cache → tokenizer → autoencoder, clip, estimators, identity, voice (independent of each other) → features → diffusion → checkpoint
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from training.published import fill_slot
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.clip import ClipStage
 from training.stages.diffusion import DiffusionStage
-from training.stages.faces import FacesStage
+from training.stages.estimators import EstimatorsStage
+from training.stages.identity import IdentityStage
 from training.stages.voice import VoiceStage
 from training.tokenizer import train_tokenizer
 
 FINAL = "final.safetensors"  # exists only when a stage is finished
-ENCODER_STAGES = ("autoencoder", "clip", "faces", "voice")
+ENCODER_STAGES = ("autoencoder", "clip", "estimators", "identity", "voice")
 STAGES = (*ENCODER_STAGES, "diffusion")
 
 
@@ -46,7 +47,7 @@ def run(
     processes: int,
     published: Mapping[str, str] | None = None,
 ) -> None:
-    """Train the given `stages` of `config` in `out`; when all five are done, write `out/checkpoint`.
+    """Train the given `stages` of `config` in `out`; when all are done, write `out/checkpoint`.
 
     Stages already finished in `out` are loaded, not trained again. `published` maps a slot of
     `training.published.SLOTS` to a folder of weights that replace it before its stage.
@@ -61,7 +62,8 @@ def run(
     encoder_stages: dict[str, Callable[[], Stage]] = {
         "autoencoder": lambda: AutoencoderStage(model, cache),
         "clip": lambda: ClipStage(model, cache),
-        "faces": lambda: FacesStage(model, cache),
+        "estimators": lambda: EstimatorsStage(model, cache),
+        "identity": lambda: IdentityStage(model, cache),
         "voice": lambda: VoiceStage(model, cache),
     }
     for stage_name in ENCODER_STAGES:

@@ -75,7 +75,7 @@ def test_diffusion_killed_and_resumed_ends_with_the_same_bits(
 
 def test_diffusion_without_its_encoders_is_refused(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "world").symlink_to(finished / "world")
-    with pytest.raises(BundleError, match="clip, faces, voice"):
+    with pytest.raises(BundleError, match="clip, estimators, identity, voice"):
         recipe.run(MICRO, "micro", tmp_path, stages=["autoencoder", "diffusion"], processes=1)
 
 

@@ -38,7 +38,7 @@ class CacheKey:
 
 
 class WorldCache:
-    """The arrays of one cache folder, memory-mapped.
+    """The arrays of one cache folder, memory-mapped, with the world's `seed` and the `shots` of each person.
 
     `images` (N, S, S, 3) uint8 · `person` (N,) int64, pictures of one person are neighbours · `sex`, `age` (N,) ·
     `emotion` (N,) int64 index · `intensity` (N,) · `valence_arousal` (N, 2) · `captions` list of N lists of str ·
@@ -46,7 +46,8 @@ class WorldCache:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        key = CacheKey(**json.loads((folder / "cache.json").read_text()))
+        self.seed, self.shots = key.seed, key.shots
         self.images = np.load(folder / "images.npy", mmap_mode="r")
         self.audio = np.load(folder / "audio.npy", mmap_mode="r")
         truth = np.load(folder / "truth.npz")

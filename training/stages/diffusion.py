@@ -36,7 +36,7 @@ class DiffusionStage:
         self.module = nn.ModuleDict({"unet": model.unet, "conditioner": model.conditioner})
         if isinstance(model.unet, UNet2DConditionModel):
             model.unet.set_attn_processor(AttnProcessor())  # see training.encoders.ATTENTION
-        self.shots = int(np.flatnonzero(np.diff(cache.person))[0]) + 1
+        self.shots = cache.shots
         self.voices = match_voices(cache)
 
     def loss(self, rng: np.random.Generator, batch_size: int) -> Mapping[str, Tensor]:
