@@ -8,12 +8,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import save
 
 from export.exportable import Exportable
@@ -55,7 +57,7 @@ def export_bundle(
     refuse_foreign(bundle)
     model = load(checkpoint)
     bundle.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=bundle.parent, prefix=f".{bundle.name}.") as scratch:
+    with one_thread(), tempfile.TemporaryDirectory(dir=bundle.parent, prefix=f".{bundle.name}.") as scratch:
         folder = Path(scratch) / "bundle"
         parity = write_engines(model, folder, fp16_weights, progress)
         write_constants(model, folder)
@@ -69,6 +71,17 @@ def export_bundle(
             bundle.rename(Path(scratch) / "replaced")
         folder.rename(bundle)
     return manifest
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: the order of its sums, and so the last bits of what a bundle stores, depends on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def write_engines(

@@ -3,7 +3,8 @@
 A weight goes into the file as an FP16 initialiser followed by a Cast to FP32, and only if every element survives the round
 trip exactly. Engines fold that Cast when they load the file, so the network that runs is bit for bit the FP32 one. Checkpoints
 saved in FP16 pass with all their weights; what the exporter folds from several weights (the weight normalisation of Wav2Vec 2.0's
-position convolution), and every weight of an FP32 checkpoint, stay as they are.
+position convolution, the normalisation behind the identity network's last layer), and every weight of an FP32 checkpoint, stay as
+they are.
 """
 
 from __future__ import annotations

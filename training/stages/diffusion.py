@@ -49,8 +49,8 @@ class DiffusionStage:
         )  # randn_like would follow the memory layout, and a resumed run would draw other noise
         timesteps = sample_timesteps(batch_size, self.model.schedule)
         noisy = add_noise(clean, noise, timesteps, self.model.schedule)
-        noise_pred = self.model.denoise(noisy, timesteps, *cond)
-        return {"loss": simple_loss(noise_pred, noise, timesteps, self.model.schedule).mean()}
+        prediction = self.model.denoise(noisy, timesteps, *cond)
+        return {"loss": simple_loss(prediction, clean, noise, timesteps, self.model.schedule).mean()}
 
     @torch.no_grad()
     def preview(self, path: Path) -> None:
