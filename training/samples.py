@@ -18,6 +18,7 @@ import soundfile
 from PIL import Image
 
 from runtime.spec import SAMPLING_RATE_HZ
+from training.config import PRESETS
 from training.data.synthetic.shot import Shot
 from training.data.synthetic.traits import SEXES, Person
 from training.data.synthetic.world import TEST_EVERY, World
@@ -51,7 +52,7 @@ VOICES = (
 )
 
 
-def write_samples(folder: Path, seed: int = 0) -> dict[str, Any]:
+def write_samples(folder: Path, seed: int) -> dict[str, Any]:
     """Write the samples of the world of `seed` into `folder`; returns what samples.json holds. Needs espeakng-loader."""
     folder.mkdir(parents=True, exist_ok=True)
     world = World(seed)
@@ -119,7 +120,12 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="example: python -m training.samples out/samples; python -m export CHECKPOINT BUNDLE --samples out/samples",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, made if needed")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the world; training must have used the same one")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=PRESETS["demo"].seed,
+        help="seed of the world that training used, or people it knows may be among them (default: the demo preset's, %(default)s)",
+    )
     options = parser.parse_args(arguments)
     described = write_samples(options.out, options.seed)
     files = [described["photo"]["file"], *(voice["file"] for voice in described["voices"])]
