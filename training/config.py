@@ -267,7 +267,7 @@ PRESETS: Mapping[str, TrainConfig] = {
             "identity": StageConfig(steps=900, batch_size=128, learning_rate=2e-3, checkpoint_every=150),
             "voice": StageConfig(steps=700, batch_size=24, learning_rate=1e-3, checkpoint_every=200),
             "diffusion": StageConfig(
-                steps=4200, batch_size=64, learning_rate=1e-3, warmup_steps=200, ema_decay=0.995, checkpoint_every=250
+                steps=5000, batch_size=64, learning_rate=1e-3, warmup_steps=200, ema_decay=0.995, checkpoint_every=625
             ),
         },
     ),
