@@ -11,7 +11,7 @@ from runtime.errors import ClipFaceFusionError
 
 EXAMPLE = """example:
   python -m training --preset micro --out runs/micro        # seconds; proves the path
-  python -m training --preset demo --out runs/demo          # about three hours on two cores; resumes with --resume
+  python -m training --preset demo --out runs/demo          # hours on two cores; goes on with --resume
 """
 
 

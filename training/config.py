@@ -80,7 +80,7 @@ class StageConfig:
 class TrainConfig:
     """A whole training: the model, the synthetic world's size, and each stage's settings.
 
-    `precision` is the autocast dtype: fp32, bf16 or fp16-free by design (bf16 needs no loss scaling). `people` and `shots`
+    `precision` is fp32, or bf16 for autocast (which, unlike fp16, needs no loss scaling). `people` and `shots`
     size the picture cache, `voices` the clip cache.
     """
 

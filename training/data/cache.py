@@ -1,6 +1,7 @@
 """A part of the synthetic world drawn once to disk: pictures, truth, captions and voices as plain arrays.
 
-Drawing is the slow part of an epoch; a cache makes it a memory map. A cache is valid only with its `cache.json`. Letters: N pictures, S picture size, V voices, T samples.
+Drawing is the slow part of an epoch; a cache makes it a memory map. A cache is valid only with its `cache.json`.
+Letters: N pictures, S picture size, V voices, T samples.
 """
 
 from __future__ import annotations
