@@ -13,8 +13,8 @@ def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from training.checkpoint import save
-    from training.config import PRESETS
     from training.model import ClipFaceFusion
+    from training.presets import PRESETS
     from training.tokenizer import train_tokenizer
 
     torch.manual_seed(0)

@@ -11,8 +11,8 @@ from export.bundle import export_bundle
 from runtime.pipeline import Pipeline
 from runtime.request import GenerateRequest
 from training.checkpoint import load, save
-from training.config import MICRO_PIXEL
 from training.model import ClipFaceFusion
+from training.presets import MICRO_PIXEL
 from training.sampling import sample_images
 from training.tokenizer import train_tokenizer
 

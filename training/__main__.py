@@ -17,8 +17,8 @@ EXAMPLE = """example:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status 0 when every wanted stage is finished, 1 on an error, 130 when interrupted."""
-    from training.config import PRESETS
     from training.loop import TrainingDivergedError
+    from training.presets import PRESETS
     from training.published import SLOTS
     from training.recipe import STAGES, run
 

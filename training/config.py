@@ -1,7 +1,7 @@
-"""The preset tables: how a model is built (`ModelConfig`) and how it is trained (`TrainConfig`).
+"""What can be set: how a model is built (`ModelConfig`), what it is trained for (`LossConfig`) and how (`StageConfig`, `TrainConfig`).
 
-Library settings are kept in the libraries' own words (diffusers, transformers), so that a checkpoint folder's `config.json`
-and a preset here read the same. Sources: ClipFaceFusion (Jiang & Ding 2025) Table 3 and method section for `paper`.
+The values that we use are the table in `training.presets`. Library settings are kept in the libraries' own words (diffusers,
+transformers), so that a checkpoint folder's `config.json` and a preset read the same.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class ModelConfig:
     token_width: int | None = None
     features: int = 512
     heads: int = 8
+    fusion: str = "attention"  # or "mean": the tokens' plain average, the paper's ablation without the fusion module
     dropout: float = 0.1
     face_channels: tuple[int, ...] = (32, 64, 128)
     identity_size: int = 128
@@ -35,6 +36,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "face_channels", tuple(self.face_channels))
+        if self.fusion not in ("attention", "mean"):
+            raise ValueError(f"fusion {self.fusion!r}, allowed attention, mean")
         if self.features % self.heads:
             raise ValueError(f"features {self.features} must be a multiple of heads {self.heads}")
         is_conditional = self.unet["_class_name"] == "UNet2DConditionModel"
@@ -57,12 +60,54 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class LossConfig:
+    """What the last stage minimises: `simple` L_simple + eq. 30 + `cross_modal` L_CM. A weight of 0 switches its term off.
+
+    λ1 … λ5 of eq. 30 are `clip`, `audio_visual`, `age`, `emotion`, `identity`; the constants inside a term are the paper's.
+    The image losses read x̂0 of the samples at `timestep <= max_timestep`, of at most `part` of a batch, ramped in over
+    `ramp_steps`; with `chain_steps` > 0 they read the end of a differentiable DDIM chain of that many steps instead.
+    """
+
+    simple: float = 1.0
+    clip: float = 0.7
+    audio_visual: float = 0.5
+    age: float = 0.4
+    emotion: float = 0.4
+    identity: float = 1.0
+    cross_modal: float = 0.01
+    cross_modal_form: str = "present_pairs"  # or "literal": eq. 14 as printed, which pulls all tokens into one
+    scale: float = 0.1  # of eq. 30 as a whole: L_simple ends near 0.1, eq. 30 sums to order 1
+    max_timestep: int = 330
+    part: float = 0.25
+    ramp_steps: int = 100
+    chain_steps: int = 0
+
+    def __post_init__(self) -> None:
+        weights = ("simple", "clip", "audio_visual", "age", "emotion", "identity", "cross_modal", "scale")
+        for name in weights:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"loss weight {name} is {getattr(self, name)}, must be at least 0")
+        if self.cross_modal_form not in ("present_pairs", "literal"):
+            raise ValueError(f"cross_modal_form {self.cross_modal_form!r}, allowed present_pairs, literal")
+        if not 0 < self.part <= 1:
+            raise ValueError(f"part {self.part} must be in (0, 1]")
+        if not 0 <= self.max_timestep < 1000:
+            raise ValueError(f"max_timestep {self.max_timestep} must be in 0..999")
+        if self.ramp_steps < 0 or self.chain_steps < 0:
+            raise ValueError(f"ramp_steps {self.ramp_steps} and chain_steps {self.chain_steps} must be at least 0")
+
+
+@dataclass(frozen=True)
 class StageConfig:
-    """One stage's optimisation: AdamW with linear warm-up, then constant or linear decay to zero."""
+    """One stage's optimisation: AdamW with linear warm-up, then constant or linear decay to zero.
+
+    `batch_size` is the whole batch of a step, over all processes; it is worked through as `micro_batches` equal parts.
+    """
 
     steps: int
     batch_size: int
     learning_rate: float
+    micro_batches: int = 1
     weight_decay: float = 0.01
     warmup_steps: int = 100
     decay: bool = True
@@ -72,203 +117,39 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(f"steps {self.steps} and batch_size {self.batch_size} must be at least 1")
+        if self.micro_batches < 1 or self.batch_size % self.micro_batches:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batches {self.micro_batches}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay {self.ema_decay} must be in [0, 1)")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole training: the model, the synthetic world's size, and each stage's settings.
+    """A whole training: the model, the data's mixture, each stage's settings and the losses of the last.
 
-    `precision` is fp32, or bf16 for autocast (which, unlike fp16, needs no loss scaling). `people` and `shots`
-    size the picture cache, `voices` the clip cache.
+    `mixture` is the share of each data source in a batch; "world" is the synthetic one, of which `people` persons with `shots`
+    pictures each and `voices` clips are drawn. `never` names modalities (`training.dropout.MODALITIES`) that no sample gets to
+    see. `precision` is fp32, bf16 (autocast) or fp16 (autocast with loss scaling).
     """
 
     model: ModelConfig
-    people: int
-    shots: int
-    voices: int
     stages: Mapping[str, StageConfig]
+    mixture: Mapping[str, float] = field(default_factory=lambda: {"world": 1.0})
+    losses: LossConfig = field(default_factory=LossConfig)
+    never: tuple[str, ...] = ()
+    people: int = 0
+    shots: int = 2
+    voices: int = 0
     vocabulary: int = 1024
     precision: str = "bf16"
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision {self.precision!r}, allowed fp32, bf16")
+        if self.precision not in ("fp32", "bf16", "fp16"):
+            raise ValueError(f"precision {self.precision!r}, allowed fp32, bf16, fp16")
         if self.shots < 2:
             raise ValueError(
                 f"shots {self.shots} must be at least 2: reference and target are different pictures of one person"
             )
-
-
-def _text(width: int, layers: int, heads: int) -> dict[str, Any]:
-    return {
-        "hidden_size": width,
-        "intermediate_size": 4 * width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-    }
-
-
-def _audio(width: int, layers: int, heads: int, channels: int) -> dict[str, Any]:
-    """A small Wav2Vec 2.0 with its standard strides (20 ms frames) and layer norm, which padding cannot disturb."""
-    return {
-        "hidden_size": width,
-        "intermediate_size": 4 * width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "conv_dim": [channels] * 7,
-        "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-        "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-        "feat_extract_norm": "layer",
-        "do_stable_layer_norm": True,
-        "conv_bias": True,
-        "apply_spec_augment": False,
-        "layerdrop": 0.0,
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4,
-    }
-
-
-def _unet(
-    size: int,
-    channels: int,
-    blocks: tuple[int, ...],
-    token_width: int,
-    head_width: int = 32,
-    layers: int = 1,
-    groups: int = 32,
-) -> dict[str, Any]:
-    """A stock cross-attention UNet with attention below the top resolution."""
-    deeper = len(blocks) - 1
-    return {
-        "_class_name": "UNet2DConditionModel",
-        "sample_size": size,
-        "in_channels": channels,
-        "out_channels": channels,
-        "block_out_channels": list(blocks),
-        "layers_per_block": layers,
-        "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * deeper,
-        "up_block_types": ["CrossAttnUpBlock2D"] * deeper + ["UpBlock2D"],
-        "cross_attention_dim": token_width,
-        "attention_head_dim": [max(1, b // head_width) for b in blocks],  # diffusers reads this as the number of heads
-        "class_embed_type": "identity",
-        "resnet_time_scale_shift": "scale_shift",
-        "norm_num_groups": groups,
-    }
-
-
-# Latents have no fixed range, so x̂0 is never clipped; "trailing" starts at the last timestep, where training's noise ends.
-# A velocity bounds the error of x̂0 where ε, at ᾱ = 4e-5, would magnify it 150 times: see docs/decisions/0013.
-LATENT_SCHEDULE = {"clip_sample": False, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
-
-MICRO = ModelConfig(
-    image_size=32,
-    schedule=LATENT_SCHEDULE,
-    features=64,
-    heads=4,
-    token_width=32,
-    face_channels=(8, 16),
-    identity_size=32,
-    unet=_unet(8, 4, (16, 32), 32, head_width=8, groups=8),
-    text_encoder=_text(32, 1, 2),
-    image_encoder={**_text(32, 1, 2), "image_size": 32, "patch_size": 16},
-    audio_encoder=_audio(32, 1, 2, 16),
-    autoencoder={"latent_channels": 4, "block_out_channels": [16, 16, 16], "num_blocks": [1, 1, 1]},
-)
-# The same networks in pixel space with `cond` alone: the second of the two UNets, and the layout of the paper's own model.
-MICRO_PIXEL = ModelConfig(
-    image_size=32,
-    features=64,
-    heads=4,
-    face_channels=(8, 16),
-    identity_size=32,
-    unet={
-        "_class_name": "UNet2DModel",
-        "sample_size": 32,
-        "in_channels": 3,
-        "out_channels": 3,
-        "block_out_channels": [16, 32],
-        "layers_per_block": 1,
-        "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
-        "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
-        "class_embed_type": "identity",
-        "norm_num_groups": 8,
-    },
-    text_encoder=_text(32, 1, 2),
-    image_encoder={**_text(32, 1, 2), "image_size": 32, "patch_size": 16},
-    audio_encoder=_audio(32, 1, 2, 16),
-)
-DEMO = ModelConfig(
-    image_size=128,
-    schedule=LATENT_SCHEDULE,
-    token_width=256,
-    face_channels=(16, 48, 96),
-    unet=_unet(16, 8, (64, 96, 128), 256, groups=8),
-    text_encoder=_text(128, 2, 4),
-    image_encoder={**_text(96, 3, 4), "image_size": 128, "patch_size": 16},
-    audio_encoder=_audio(96, 2, 4, 32),
-    autoencoder={"latent_channels": 8, "block_out_channels": [32, 32, 32, 32], "num_blocks": [0, 1, 2, 3]},
-)
-# Published sizes: CLIP ViT-B/32, wav2vec2-base, google/ddpm-ema-celebahq-256 with `class_embed_type="identity"`.
-PAPER = ModelConfig(
-    image_size=256,
-    unet={
-        "_class_name": "UNet2DModel",
-        "sample_size": 256,
-        "in_channels": 3,
-        "out_channels": 3,
-        "block_out_channels": [128, 128, 256, 256, 512, 512],
-        "layers_per_block": 2,
-        "down_block_types": ["DownBlock2D"] * 4 + ["AttnDownBlock2D", "DownBlock2D"],
-        "up_block_types": ["UpBlock2D", "AttnUpBlock2D"] + ["UpBlock2D"] * 4,
-        "attention_head_dim": None,
-        "downsample_padding": 0,
-        "flip_sin_to_cos": False,
-        "freq_shift": 1,
-        "norm_eps": 1e-6,
-        "class_embed_type": "identity",
-    },
-    text_encoder=_text(512, 12, 8),
-    image_encoder={**_text(768, 12, 12), "image_size": 224, "patch_size": 32},
-    audio_encoder={},
-    face_channels=(64, 128, 256, 512),
-)
-
-PRESETS: Mapping[str, TrainConfig] = {
-    "micro": TrainConfig(  # seconds: proves that every stage runs and resumes, learns nothing worth looking at
-        model=MICRO,
-        people=8,
-        shots=2,
-        voices=16,
-        vocabulary=400,
-        precision="fp32",
-        stages={
-            "autoencoder": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
-            "clip": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
-            "estimators": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
-            "identity": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
-            "voice": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
-            "diffusion": StageConfig(
-                steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, ema_decay=0.9, checkpoint_every=3
-            ),
-        },
-    ),
-    "demo": TrainConfig(
-        model=DEMO,
-        people=12_000,
-        shots=4,
-        voices=12_000,
-        stages={
-            "autoencoder": StageConfig(steps=6500, batch_size=16, learning_rate=2e-3, checkpoint_every=250),
-            "clip": StageConfig(steps=700, batch_size=128, learning_rate=1e-3, weight_decay=0.05, checkpoint_every=150),
-            "estimators": StageConfig(steps=600, batch_size=96, learning_rate=2e-3, checkpoint_every=200),
-            "identity": StageConfig(steps=900, batch_size=128, learning_rate=2e-3, checkpoint_every=150),
-            "voice": StageConfig(steps=700, batch_size=24, learning_rate=1e-3, checkpoint_every=200),
-            "diffusion": StageConfig(
-                steps=5000, batch_size=64, learning_rate=1e-3, warmup_steps=200, ema_decay=0.995, checkpoint_every=625
-            ),
-        },
-    ),
-}
+        if not self.mixture or any(share <= 0 for share in self.mixture.values()):
+            raise ValueError(f"mixture {dict(self.mixture)} must give every source a share above 0")

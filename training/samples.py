@@ -18,10 +18,10 @@ import soundfile
 from PIL import Image
 
 from runtime.spec import SAMPLING_RATE_HZ
-from training.config import PRESETS
 from training.data.synthetic.shot import Shot
 from training.data.synthetic.traits import SEXES, Person
 from training.data.synthetic.world import TEST_EVERY, World
+from training.presets import PRESETS
 
 PHOTO_SIZE = 256
 JPEG_QUALITY = 92

@@ -18,8 +18,8 @@ from export.reference import ReferenceInputs
 from export.to_onnx import OPSET, serialize, to_onnx
 from runtime.spec import EngineSpec, engine_specs
 from training.checkpoint import load
-from training.config import MICRO_PIXEL
 from training.model import ENGINE_METHODS, ClipFaceFusion
+from training.presets import MICRO_PIXEL
 
 ENGINES = sorted(ENGINE_METHODS)
 # Batch 2 and three seconds are the example; the audio encoder takes one clip whatever the profile of the others.

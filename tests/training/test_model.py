@@ -9,8 +9,9 @@ import torch
 
 from runtime.spec import engine_specs
 from training.checkpoint import checkpoint_sha256, load, save
-from training.config import DEMO, MICRO, MICRO_PIXEL, PAPER, ModelConfig
+from training.config import ModelConfig
 from training.model import ENGINE_METHODS, ClipFaceFusion, build_unet, cond_width
+from training.presets import DEMO, MICRO, MICRO_PIXEL, PAPER
 from training.tokenizer import train_tokenizer
 
 TOKENIZER = train_tokenizer(["a smiling old man", "an angry young woman"], 600, 77)

@@ -10,8 +10,8 @@ from diffusers import UNet2DModel
 from transformers import CLIPConfig, CLIPModel, Wav2Vec2Config, Wav2Vec2Model
 
 from runtime.errors import BundleError
-from training.config import MICRO, MICRO_PIXEL
 from training.model import ClipFaceFusion
+from training.presets import MICRO, MICRO_PIXEL
 from training.published import fill_slot
 from training.tokenizer import train_tokenizer
 

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from runtime.errors import BundleError
 from training import recipe
 from training.checkpoint import load, read_settings
-from training.config import PRESETS, StageConfig
+from training.config import StageConfig
 from training.loop import train
+from training.presets import PRESETS
 
 MICRO = PRESETS["micro"]
 

@@ -1,0 +1,184 @@
+"""The preset table: every architecture and every training that has a name.
+
+Sources: ClipFaceFusion (Jiang & Ding 2025) Table 3 for `paper`, its method section for `paper-method` and its grid search for
+`paper-grid`; `demo` and `micro` are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from training.config import ModelConfig, StageConfig, TrainConfig
+
+
+def _text(width: int, layers: int, heads: int) -> dict[str, Any]:
+    return {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+    }
+
+
+def _audio(width: int, layers: int, heads: int, channels: int) -> dict[str, Any]:
+    """A small Wav2Vec 2.0 with its standard strides (20 ms frames) and layer norm, which padding cannot disturb."""
+    return {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "conv_dim": [channels] * 7,
+        "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+        "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "conv_bias": True,
+        "apply_spec_augment": False,
+        "layerdrop": 0.0,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+    }
+
+
+def _unet(
+    size: int,
+    channels: int,
+    blocks: tuple[int, ...],
+    token_width: int,
+    head_width: int = 32,
+    layers: int = 1,
+    groups: int = 32,
+) -> dict[str, Any]:
+    """A stock cross-attention UNet with attention below the top resolution."""
+    deeper = len(blocks) - 1
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "sample_size": size,
+        "in_channels": channels,
+        "out_channels": channels,
+        "block_out_channels": list(blocks),
+        "layers_per_block": layers,
+        "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * deeper,
+        "up_block_types": ["CrossAttnUpBlock2D"] * deeper + ["UpBlock2D"],
+        "cross_attention_dim": token_width,
+        "attention_head_dim": [max(1, b // head_width) for b in blocks],  # diffusers reads this as the number of heads
+        "class_embed_type": "identity",
+        "resnet_time_scale_shift": "scale_shift",
+        "norm_num_groups": groups,
+    }
+
+
+# Latents have no fixed range, so x̂0 is never clipped; "trailing" starts at the last timestep, where training's noise ends.
+# A velocity bounds the error of x̂0 where ε, at ᾱ = 4e-5, would magnify it 150 times: see docs/decisions/0013.
+LATENT_SCHEDULE = {"clip_sample": False, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
+
+MICRO = ModelConfig(
+    image_size=32,
+    schedule=LATENT_SCHEDULE,
+    features=64,
+    heads=4,
+    token_width=32,
+    face_channels=(8, 16),
+    identity_size=32,
+    unet=_unet(8, 4, (16, 32), 32, head_width=8, groups=8),
+    text_encoder=_text(32, 1, 2),
+    image_encoder={**_text(32, 1, 2), "image_size": 32, "patch_size": 16},
+    audio_encoder=_audio(32, 1, 2, 16),
+    autoencoder={"latent_channels": 4, "block_out_channels": [16, 16, 16], "num_blocks": [1, 1, 1]},
+)
+# The same networks in pixel space with `cond` alone: the second of the two UNets, and the layout of the paper's own model.
+MICRO_PIXEL = ModelConfig(
+    image_size=32,
+    features=64,
+    heads=4,
+    face_channels=(8, 16),
+    identity_size=32,
+    unet={
+        "_class_name": "UNet2DModel",
+        "sample_size": 32,
+        "in_channels": 3,
+        "out_channels": 3,
+        "block_out_channels": [16, 32],
+        "layers_per_block": 1,
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+        "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+        "class_embed_type": "identity",
+        "norm_num_groups": 8,
+    },
+    text_encoder=_text(32, 1, 2),
+    image_encoder={**_text(32, 1, 2), "image_size": 32, "patch_size": 16},
+    audio_encoder=_audio(32, 1, 2, 16),
+)
+DEMO = ModelConfig(
+    image_size=128,
+    schedule=LATENT_SCHEDULE,
+    token_width=256,
+    face_channels=(16, 48, 96),
+    unet=_unet(16, 8, (64, 96, 128), 256, groups=8),
+    text_encoder=_text(128, 2, 4),
+    image_encoder={**_text(96, 3, 4), "image_size": 128, "patch_size": 16},
+    audio_encoder=_audio(96, 2, 4, 32),
+    autoencoder={"latent_channels": 8, "block_out_channels": [32, 32, 32, 32], "num_blocks": [0, 1, 2, 3]},
+)
+# Published sizes: CLIP ViT-B/32, wav2vec2-base, google/ddpm-ema-celebahq-256 with `class_embed_type="identity"`.
+PAPER = ModelConfig(
+    image_size=256,
+    unet={
+        "_class_name": "UNet2DModel",
+        "sample_size": 256,
+        "in_channels": 3,
+        "out_channels": 3,
+        "block_out_channels": [128, 128, 256, 256, 512, 512],
+        "layers_per_block": 2,
+        "down_block_types": ["DownBlock2D"] * 4 + ["AttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "AttnUpBlock2D"] + ["UpBlock2D"] * 4,
+        "attention_head_dim": None,
+        "downsample_padding": 0,
+        "flip_sin_to_cos": False,
+        "freq_shift": 1,
+        "norm_eps": 1e-6,
+        "class_embed_type": "identity",
+    },
+    text_encoder=_text(512, 12, 8),
+    image_encoder={**_text(768, 12, 12), "image_size": 224, "patch_size": 32},
+    audio_encoder={},
+    face_channels=(64, 128, 256, 512),
+)
+
+PRESETS: Mapping[str, TrainConfig] = {
+    "micro": TrainConfig(  # seconds: proves that every stage runs and resumes, learns nothing worth looking at
+        model=MICRO,
+        people=8,
+        shots=2,
+        voices=16,
+        vocabulary=400,
+        precision="fp32",
+        stages={
+            "autoencoder": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
+            "clip": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
+            "estimators": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
+            "identity": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
+            "voice": StageConfig(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, checkpoint_every=3),
+            "diffusion": StageConfig(
+                steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=2, ema_decay=0.9, checkpoint_every=3
+            ),
+        },
+    ),
+    "demo": TrainConfig(
+        model=DEMO,
+        people=12_000,
+        shots=4,
+        voices=12_000,
+        stages={
+            "autoencoder": StageConfig(steps=6500, batch_size=16, learning_rate=2e-3, checkpoint_every=250),
+            "clip": StageConfig(steps=700, batch_size=128, learning_rate=1e-3, weight_decay=0.05, checkpoint_every=150),
+            "estimators": StageConfig(steps=600, batch_size=96, learning_rate=2e-3, checkpoint_every=200),
+            "identity": StageConfig(steps=900, batch_size=128, learning_rate=2e-3, checkpoint_every=150),
+            "voice": StageConfig(steps=700, batch_size=24, learning_rate=1e-3, checkpoint_every=200),
+            "diffusion": StageConfig(
+                steps=5000, batch_size=64, learning_rate=1e-3, warmup_steps=200, ema_decay=0.995, checkpoint_every=625
+            ),
+        },
+    ),
+}
