@@ -43,6 +43,11 @@ class Autoencoder(nn.Module):
         """Picture pixels per latent pixel, along one side."""
         return 2 ** (len(self.network.config.encoder_block_out_channels) - 1)
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether the latents have been measured, which is how its training ends."""
+        return bool((self.std != 1).any())
+
     def encode(self, image: Tensor) -> Tensor:
         """Picture → normalised latents."""
         return (self.network.encode(image).latents - self.mean) / self.std

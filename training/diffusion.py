@@ -46,5 +46,5 @@ def simple_loss(prediction: Tensor, clean: Tensor, noise: Tensor, timesteps: Ten
 
 
 def _alpha(timesteps: Tensor, schedule: Schedule) -> Tensor:
-    table = torch.tensor(schedule.alphas_cumprod, dtype=torch.float32)
+    table = torch.tensor(schedule.alphas_cumprod, dtype=torch.float32, device=timesteps.device)
     return table[timesteps].view(-1, 1, 1, 1)

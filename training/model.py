@@ -55,6 +55,7 @@ class ClipFaceFusion(nn.Module):
             config.token_width,
             config.heads,
             config.dropout,
+            config.fusion,
         )
 
     def spec(self) -> ModelSpec:
@@ -78,7 +79,8 @@ class ClipFaceFusion(nn.Module):
     def uncond(self) -> dict[str, Tensor]:
         """The unconditional `cond` mapping, without batch: every token null."""
         inputs = engine_specs(self.spec())["fusion"].inputs
-        zeros = [torch.zeros(1, *(int(d) for d in tensor.shape[1:])) for tensor in inputs]
+        device = next(self.conditioner.parameters()).device
+        zeros = [torch.zeros(1, *(int(d) for d in tensor.shape[1:]), device=device) for tensor in inputs]
         return dict(zip(self.spec().cond, (entry[0] for entry in self.fuse(*zeros)), strict=True))
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

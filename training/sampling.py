@@ -22,16 +22,18 @@ def sample_images(
     names = list(model.spec().cond)
 
     def denoise(sample: np.ndarray, timestep: np.ndarray, conditions: Mapping[str, np.ndarray]) -> np.ndarray:
-        entries = [torch.from_numpy(np.ascontiguousarray(conditions[name])) for name in names]
-        return model.denoise(torch.from_numpy(sample), torch.from_numpy(timestep), *entries).float().numpy()
+        entries = [torch.from_numpy(np.ascontiguousarray(conditions[name])).to(device) for name in names]
+        prediction = model.denoise(torch.from_numpy(sample).to(device), torch.from_numpy(timestep).to(device), *entries)
+        return prediction.float().cpu().numpy()
 
-    uncond = {name: entry[None].numpy() for name, entry in model.uncond().items()}
+    device = cond[0].device
+    uncond = {name: entry[None].cpu().numpy() for name, entry in model.uncond().items()}
     noise = np.stack([gaussian(seed + n, INITIAL_NOISE, model.spec().sample_shape) for n in range(len(cond[0]))])
     sample = sample_loop(
         guide(denoise, uncond, guidance_scale),
         noise,
-        {name: entry.float().numpy() for name, entry in zip(names, cond, strict=True)},
+        {name: entry.float().cpu().numpy() for name, entry in zip(names, cond, strict=True)},
         DDIMCoefficients.for_steps(model.schedule, num_inference_steps),
     )
-    latents = torch.from_numpy(sample)
+    latents = torch.from_numpy(sample).to(device)
     return latents.clamp(-1, 1) if model.autoencoder is None else model.decode(latents)

@@ -43,7 +43,7 @@ def decode_image(data: bytes) -> np.ndarray:
             raise RequestError("reference", f"got {width}x{height} px, {_allowed_sizes()}")
         try:
             picture.load()
-            return np.asarray(_opaque_rgb(ImageOps.exif_transpose(picture)))
+            return np.asarray(opaque_rgb(ImageOps.exif_transpose(picture)))
         except Exception as error:
             raise _undecodable() from error
 
@@ -60,25 +60,30 @@ def clip_pixels(image: np.ndarray, size: int) -> np.ndarray:
     return _batch_of_one((pixels - np.array(CLIP_MEAN, np.float32)) / np.array(CLIP_STD, np.float32))
 
 
-def model_pixels(image: np.ndarray, size: int) -> np.ndarray:
-    """The middle square at the model's size, (1, 3, size, size) float32 in [-1, 1]."""
-    side = min(image.shape[:2])
-    square = _resized(_centre_crop(image, side, side), (size, size))
-    return _batch_of_one(square.astype(np.float32) / 127.5 - 1)
-
-
-def identity_pixels(image: np.ndarray, size: int) -> np.ndarray:
-    """What the identity encoder reads: ArcFace's (x - 127.5) / 127.5, the same range and crop as `model_pixels`."""
-    return model_pixels(image, size)
-
-
-def _opaque_rgb(picture: Image.Image) -> Image.Image:
+def opaque_rgb(picture: Image.Image) -> Image.Image:
+    """Any Pillow mode to RGB, as `decode_image` promises; training reads its pictures by the same rule."""
     if picture.mode.startswith("I;16"):  # Pillow's own conversion would clip at 255
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
+
+
+def middle_square(image: np.ndarray, size: int) -> np.ndarray:
+    """The middle square at the model's size, (size, size, 3) uint8."""
+    side = min(image.shape[:2])
+    return _resized(_centre_crop(image, side, side), (size, size))
+
+
+def model_pixels(image: np.ndarray, size: int) -> np.ndarray:
+    """The middle square at the model's size, (1, 3, size, size) float32 in [-1, 1]."""
+    return _batch_of_one(middle_square(image, size).astype(np.float32) / 127.5 - 1)
+
+
+def identity_pixels(image: np.ndarray, size: int) -> np.ndarray:
+    """What the identity encoder reads: ArcFace's (x - 127.5) / 127.5, the same range and crop as `model_pixels`."""
+    return model_pixels(image, size)
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -28,3 +28,19 @@ def test_exactly_one_is_common_and_each_of_them_alike() -> None:
 
 def test_every_subset_occurs() -> None:
     assert len({tuple(row) for row in drawn().tolist()}) == 2 ** len(MODALITIES)
+
+
+def test_what_a_sample_does_not_have_is_never_given_and_the_single_one_is_of_the_rest() -> None:
+    has = {name: np.full(COUNT, name in ("text", "age")) for name in MODALITIES}
+    given = sample_modalities(np.random.default_rng(0), COUNT, has)
+    assert not any(given[name].any() for name in MODALITIES if name not in ("text", "age"))
+    text, age = given["text"], given["age"]
+    # 30 % one of the two by design, and 2 · 0.6 · 0.4 of the remaining 60 % by chance; half of them each
+    for only in (text & ~age, age & ~text):
+        assert abs(only.mean() - (0.3 + 0.6 * 2 * 0.6 * 0.4) / 2) < 0.01
+    assert abs((~text & ~age).mean() - (0.1 + 0.6 * 0.4**2)) < 0.01
+
+
+def test_a_sample_that_has_nothing_sees_nothing() -> None:
+    nothing = {name: np.zeros(50, bool) for name in MODALITIES}
+    assert not any(given.any() for given in sample_modalities(np.random.default_rng(0), 50, nothing).values())

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from training.autoencoder import Autoencoder
-from training.data.cache import WorldCache
+from training.data.cache import DataCache
 from training.model import ClipFaceFusion
 from training.pictures import save_grid, to_model
 
 CROP = 64  # the network is convolutional without normalisation, so a crop teaches what a whole picture does, at a quarter of the cost
 LATENT_PENALTY = 1e-3  # keeps latents inside the decoder's ±3 soft clamp
+PART = 64  # pictures that are measured at once
 ABSOLUTE_WEIGHT, EDGE_WEIGHT = 0.05, 0.05
 
 
@@ -24,7 +25,7 @@ class AutoencoderStage:
 
     name = "autoencoder"
 
-    def __init__(self, model: ClipFaceFusion, cache: WorldCache) -> None:
+    def __init__(self, model: ClipFaceFusion, cache: DataCache) -> None:
         if model.autoencoder is None:
             raise ValueError("the autoencoder stage needs a latent model; this preset's model works on pixels")
         self.module: Autoencoder = model.autoencoder
@@ -34,12 +35,12 @@ class AutoencoderStage:
         """See class."""
         size = self.cache.images.shape[1]
         crop = min(CROP, size)
-        rows = rng.integers(0, len(self.cache), batch_size)
+        rows = self.cache.draw(rng, batch_size)
         tops, lefts = rng.integers(0, (size - crop) // 8 + 1, (2, batch_size)) * 8
         crops = np.stack(
             [self.cache.images[r, t : t + crop, s : s + crop] for r, t, s in zip(rows, tops, lefts, strict=True)]
         )
-        image = to_model(crops).to(memory_format=torch.channels_last)
+        image = to_model(crops).to(self._device(), memory_format=torch.channels_last)
         latents = self.module.network.encode(image).latents
         error = self.module.network.decode(latents).sample.float() - image
         pixels = error.square().mean()
@@ -55,19 +56,22 @@ class AutoencoderStage:
     @torch.no_grad()
     def preview(self, path: Path) -> None:
         """Originals above reconstructions."""
-        image = to_model(self.cache.images[:8])
+        image = to_model(self.cache.images[self.cache.draw(np.random.default_rng(0), 8)]).to(self._device())
         rebuilt = self.module.network.decode(self.module.network.encode(image).latents).sample.clamp(-1, 1)
         save_grid(torch.cat([image, rebuilt]), 8, path)
 
     @torch.no_grad()
     def finish(self, count: int = 1024) -> None:
         """Measure mean and standard deviation per latent channel over `count` pictures."""
-        rows = np.linspace(0, len(self.cache) - 1, min(count, len(self.cache))).astype(int)
+        rows = np.sort(self.cache.draw(np.random.default_rng(0), count))
         latents = torch.cat(
             [
-                self.module.network.encode(to_model(self.cache.images[part])).latents
-                for part in np.array_split(rows, len(rows) // 64 + 1)
+                self.module.network.encode(to_model(self.cache.images[part]).to(self._device())).latents
+                for part in np.array_split(rows, -(-count // PART))
             ]
         )
         self.module.mean.copy_(latents.mean(dim=(0, 2, 3)).view(1, -1, 1, 1))
         self.module.std.copy_(latents.std(dim=(0, 2, 3)).view(1, -1, 1, 1))
+
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device

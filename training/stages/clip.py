@@ -1,10 +1,11 @@
-"""Stage: CLIP text and image encoders from scratch, on captions of the world (Radford et al. 2021, symmetric contrastive loss).
+"""Stage: CLIP text and image encoders from scratch, on pictures and captions (Radford et al. 2021, symmetric contrastive loss).
 
 Several captions fit one face and one caption fits many. The softmax form copes: its optimum is the pointwise mutual
-information of picture and words, and a caption that says little is simply close to many pictures.
+information of picture and words, and a caption that says little is simply close to many pictures. Where a batch holds the same
+caption or the same picture twice, as it often does where captions are composed from a few labels, all of them are right.
 
 Contrast alone is slow to find what this product turns on, so one linear head, shared by both towers and thrown away afterwards,
-also asks every feature for emotion, age and sex. Words that say nothing about one of them learn its average.
+also asks every feature for emotion, age and sex. Words that say nothing about one of them learn its average; a label that is not known is not asked for.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runtime.emotions import EMOTIONS
-from training.data.cache import WorldCache
+from training.data.cache import DataCache
+from training.labels import Labels, UnlabelledError
 from training.model import ClipFaceFusion
-from training.pictures import save_grid, to_clip, to_model
+from training.pictures import resized, save_grid, to_clip, to_model
 
 MAX_LOGIT_SCALE = 100.0
-AGE_SCALE_YEARS = 20.0
+MIDDLE_AGE_YEARS, AGE_SCALE_YEARS = 45.0, 20.0
 
 
 class ClipStage:
@@ -31,8 +33,14 @@ class ClipStage:
 
     name = "clip"
 
-    def __init__(self, model: ClipFaceFusion, cache: WorldCache) -> None:
+    def __init__(self, model: ClipFaceFusion, cache: DataCache) -> None:
+        """Raises UnlabelledError if no picture that may be drawn has a caption."""
         self.cache = cache
+        self.captioned = cache.drawable & np.array([bool(wordings) for wordings in cache.captions])
+        if not self.captioned.any():
+            raise UnlabelledError(
+                "clip: no picture has a caption; add data with captions or labels, or start from published weights"
+            )
         self.tokenizer = model.tokenizer
         attributes = nn.Linear(model.config.features, len(EMOTIONS) + 2)
         self.module = nn.ModuleDict(
@@ -42,14 +50,14 @@ class ClipStage:
 
     def loss(self, rng: np.random.Generator, batch_size: int) -> Mapping[str, Tensor]:
         """See module."""
-        rows = np.sort(rng.choice(len(self.cache), min(batch_size, len(self.cache)), replace=False))
+        rows = np.sort(self.cache.draw(rng, batch_size, self.captioned))
         texts = [captions[rng.integers(len(captions))] for captions in (self.cache.captions[row] for row in rows)]
-        text_features = self._text(texts)
-        image_features = self._image(to_clip(to_model(self.cache.images[rows])))
+        text_features, image_features = self._text(texts), self._image(self._pictures(rows))
         scale = self.module.get_parameter("logit_scale").exp().clamp(max=MAX_LOGIT_SCALE)
         logits = scale * F.normalize(text_features, dim=1) @ F.normalize(image_features, dim=1).T
-        target = torch.arange(len(rows))
-        contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        wording = np.unique(texts, return_inverse=True)[1]
+        fits = (rows[:, None] == rows) | (wording[:, None] == wording)
+        contrast = contrastive_loss(logits, torch.from_numpy(fits).to(logits.device))
         from_text, from_image = self._attributes(text_features, rows), self._attributes(image_features, rows)
         return {
             "loss": contrast + from_text + from_image,
@@ -67,23 +75,40 @@ class ClipStage:
             "a young woman with red hair and glasses",
             "a surprised elderly woman",
         ]
-        rows = np.linspace(0, len(self.cache) - 1, min(256, len(self.cache))).astype(int)
-        image = to_model(self.cache.images[rows])
-        towards = F.normalize(self._image(to_clip(image)), dim=1)
+        image = self._pictures(self.cache.draw(np.random.default_rng(0), 256))
+        towards = F.normalize(self._image(image), dim=1)
         nearest = (F.normalize(self._text(prompts), dim=1) @ towards.T).topk(8, dim=1).indices
         save_grid(image[nearest.flatten()], 8, path)
 
     def _attributes(self, features: Tensor, rows: np.ndarray) -> Tensor:
         """Emotion, age and sex from features (B, D): one number, about 3.5 for a guess."""
         predicted = self.module["attributes"](features).float()
-        emotion = F.cross_entropy(predicted[:, : len(EMOTIONS)], torch.from_numpy(self.cache.emotion[rows]))
-        age = (predicted[:, -2] - torch.from_numpy((self.cache.age[rows] - 45) / AGE_SCALE_YEARS)).abs().mean()
-        sex = F.binary_cross_entropy_with_logits(predicted[:, -1], torch.from_numpy(self.cache.sex[rows]).float())
-        return emotion + age + sex
+        emotion, age, sex = (
+            Labels.of(known[rows], features.device) for known in (self.cache.emotion, self.cache.age, self.cache.sex)
+        )
+        emotion_error = F.cross_entropy(predicted[:, : len(EMOTIONS)], emotion.values, reduction="none")
+        age_error = (predicted[:, -2] - (age.values - MIDDLE_AGE_YEARS) / AGE_SCALE_YEARS).abs()
+        sex_error = F.binary_cross_entropy_with_logits(predicted[:, -1], sex.values.float(), reduction="none")
+        return emotion.mean(emotion_error) + age.mean(age_error) + sex.mean(sex_error)
 
     def _text(self, texts: list[str]) -> Tensor:
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
-        return self.module["text"](**tokens).text_embeds.float()
+        return self.module["text"](**tokens.to(self._device())).text_embeds.float()
 
     def _image(self, image: Tensor) -> Tensor:
-        return self.module["image"](pixel_values=image).image_embeds.float()
+        size = self.module["image"].config.image_size
+        return self.module["image"](pixel_values=to_clip(resized(image, size))).image_embeds.float()
+
+    def _pictures(self, rows: np.ndarray) -> Tensor:
+        return to_model(self.cache.images[rows]).to(self._device())
+
+    def _device(self) -> torch.device:
+        return self.module.get_parameter("logit_scale").device
+
+
+def contrastive_loss(logits: Tensor, fits: Tensor) -> Tensor:
+    """Symmetric cross entropy of `logits` (texts, pictures) against what `fits` (texts, pictures) bool, shared alike among a row's."""
+    logits, fits = logits.float(), fits.float()
+    by_text = F.cross_entropy(logits, fits / fits.sum(1, keepdim=True))
+    by_picture = F.cross_entropy(logits.T, (fits / fits.sum(0)).T)
+    return (by_text + by_picture) / 2

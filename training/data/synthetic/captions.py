@@ -25,6 +25,7 @@ __all__ = ["TEMPLATES", "Caption", "age_phrase", "caption", "compose", "emotion_
 T = TypeVar("T")
 
 # A template is a row of pieces; a piece is left out when its slot has nothing to say. {who} is never empty.
+# So a test template has words of its own beside {who}: with all else left out it would say what a training template says.
 TEMPLATES = {
     "train": (
         ("a portrait of {who}", " {age}", " {looks}", ", {feeling}", ", {place}"),
@@ -40,8 +41,8 @@ TEMPLATES = {
     ),
     "test": (
         ("here we see {who}", " {age}", ", {feeling}", ", {looks}", ". behind: {background}"),
-        ("a close-up, {background} background: ", "{who}", ", {looks}", ", {age}", ", {feeling}"),
-        ("{age}, ", "{feeling}: ", "{who}", " {looks}", " {place}"),
+        ("a close-up of {who}", ", {looks}", ", {age}", ", {feeling}", "; {background} background"),
+        ("{age}, ", "{feeling}, ", "seen here: {who}", " {looks}", " {place}"),
         ("in this image there is {who}", " {looks}", " {place}", "; {they} {are} {age}", "; {they} {feels}"),
     ),
 }

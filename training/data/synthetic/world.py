@@ -8,6 +8,8 @@ of pixels, waveforms or words.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from training.data.synthetic.expression import valence_arousal
@@ -36,6 +38,14 @@ def is_held_out(person: Person) -> bool:
 def split_of(person: int) -> str:
     """The split that person number `person` belongs to: one of `SPLITS`."""
     return SPLITS[person % TEST_EVERY == TEST_EVERY - 1]
+
+
+def people(split: str, count: int) -> list[int]:
+    """The first `count` person numbers of `split`. Raises ValueError for an unknown split."""
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}; use one of {', '.join(SPLITS)}.")
+    mine = (i for i in itertools.count() if split_of(i) == split)
+    return list(itertools.islice(mine, count))
 
 
 class World:
