@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
@@ -29,7 +30,8 @@ ATTENTION = "eager"
 class AudioEncoder(nn.Module):
     """A voice → pooled features (B, Da) and the penultimate features (B, D) of a speech-emotion classifier.
 
-    Clips run unpadded, so every frame is valid and the mean of eq. 2 is a plain mean. Da is Wav2Vec 2.0's hidden size.
+    It is the `training.estimators.Estimator` of emotion in a voice as well. Clips run unpadded, so every frame is valid and the
+    mean of eq. 2 is a plain mean. Da is Wav2Vec 2.0's hidden size.
     """
 
     def __init__(self, wav2vec2: Wav2Vec2Model, features: int) -> None:
@@ -42,6 +44,15 @@ class AudioEncoder(nn.Module):
         """(B, T) zero-mean, unit-variance samples at 16 kHz → `f_A` (B, Da), `f_Emo,Audio` (B, D)."""
         pooled = self.wav2vec2(input_values).last_hidden_state.mean(dim=1)
         return pooled, F.silu(self.emotion(pooled))
+
+    def features(self, input_values: Tensor) -> Tensor:
+        """(B, D) `f_Emo,Audio` of eq. 6."""
+        return self(input_values)[1]
+
+    @torch.no_grad()
+    def read(self, input_values: Tensor) -> dict[str, Tensor]:
+        """`emotion` (B, 8) probabilities in the order of EMOTIONS."""
+        return {"emotion": self.emotion_labels(self.features(input_values)).softmax(dim=1)}
 
 
 def build_text_encoder(
