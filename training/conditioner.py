@@ -21,19 +21,35 @@ class Conditioner(nn.Module):
     """
 
     def __init__(
-        self, features: int, audio_features: int, cond_width: int, token_width: int | None, heads: int, dropout: float
+        self,
+        features: int,
+        audio_features: int,
+        cond_width: int,
+        token_width: int | None,
+        heads: int,
+        dropout: float,
+        fusion: str = "attention",
     ) -> None:
         super().__init__()
         self.age = AgeFeatures(features)
         self.emotion = EmotionFeatures(features)
         self.audio_visual = AudioVisualFeatures(audio_features, features)
-        self.fusion = AttentionFusion(len(TOKENS), features, heads, dropout)
+        self.fusion = AttentionFusion(len(TOKENS), features, heads, dropout, fusion)
         self.to_cond = nn.Linear(features, cond_width)  # W_out
         nn.init.zeros_(self.to_cond.weight)
         nn.init.zeros_(self.to_cond.bias)
         self.to_tokens = None if token_width is None else nn.Linear(features, token_width)
 
-    def forward(
+    @property
+    def attributes(self) -> nn.ModuleList:
+        """What makes f_Age, f_Emo and f_AV: trained by the alignment stage alone, see docs/decisions/0014."""
+        return nn.ModuleList([self.age, self.emotion, self.audio_visual])
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Inputs as in the `fusion` engine's spec, in its order (batch first). Returns `(cond,)` or `(cond, cond_tokens)`."""
+        return self.project(*self.fusion(*self.tokens(*inputs)))
+
+    def tokens(
         self,
         text_features: Tensor,
         age_text_features: Tensor,
@@ -46,8 +62,8 @@ class Conditioner(nn.Module):
         emotion: Tensor,
         valence_arousal: Tensor,
         present: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """Inputs as in the `fusion` engine's spec (batch first). Returns `(cond,)` or `(cond, cond_tokens)`."""
+    ) -> tuple[Tensor, Tensor]:
+        """The engine's inputs → tokens (B, M, D) in the order of TOKENS, before fusion's LayerNorm, and which are there (B, M)."""
         m = dict(zip(SOURCES, present.split(1, dim=1), strict=True))
         age_token, m_age = self.age(age_text_features, m["age_text"], age, m["age"])
         emotion_token, m_emotion = self.emotion(
@@ -67,6 +83,9 @@ class Conditioner(nn.Module):
             "identity": (identity_features, m["identity"]),
         }
         tokens = torch.stack([token[name][0] for name in TOKENS], dim=1)
-        f_final, used = self.fusion(tokens, torch.cat([token[name][1] for name in TOKENS], dim=1))
+        return tokens, torch.cat([token[name][1] for name in TOKENS], dim=1)
+
+    def project(self, f_final: Tensor, used: Tensor) -> tuple[Tensor, ...]:
+        """Fusion's results `f_final` (B, D) and the tokens used (B, M, D) → the entries of `cond` at the UNet's widths."""
         cond = self.to_cond(f_final)
         return (cond,) if self.to_tokens is None else (cond, self.to_tokens(used))

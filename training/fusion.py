@@ -1,4 +1,4 @@
-"""Attention fusion of the modality tokens (paper, eqs 11-13). It does not know where a token came from.
+"""Fusion of the modality tokens: attention (paper, eqs 11-13), or their plain mean. It does not know where a token came from.
 
 Letters: B batch, M modalities (`runtime.spec.TOKENS`), D features.
 """
@@ -11,11 +11,17 @@ from torch import Tensor, nn
 
 
 class AttentionFusion(nn.Module):
-    """LayerNorm per modality, null tokens for what is absent, multi-head attention, mean pool, feed-forward with residual."""
+    """LayerNorm per modality, null tokens for what is absent, multi-head attention, mean pool, feed-forward with residual.
 
-    def __init__(self, modalities: int, features: int, heads: int, dropout: float) -> None:
+    `kind` "mean" leaves attention and feed-forward out, the paper's ablation without the fusion module (Table 7): `f_final` is
+    the plain mean of the tokens. The weights stay, without effect, so that those of either kind load into the other.
+    """
+
+    def __init__(self, modalities: int, features: int, heads: int, dropout: float, kind: str = "attention") -> None:
         super().__init__()
-        self.heads = heads
+        if kind not in ("attention", "mean"):
+            raise ValueError(f"fusion {kind!r}, allowed attention, mean")
+        self.heads, self.kind = heads, kind
         self.norms = nn.ModuleList(nn.LayerNorm(features) for _ in range(modalities))
         self.null_tokens = nn.Parameter(torch.randn(modalities, features))  # unit variance, like a LayerNorm's output
         self.query_key_value = nn.Linear(features, 3 * features)
@@ -34,6 +40,8 @@ class AttentionFusion(nn.Module):
             [norm(token) for norm, token in zip(self.norms, tokens.unbind(1), strict=True)], dim=1
         )  # eq. 11
         used = torch.where(present.unsqueeze(-1) > 0, normed, self.null_tokens.to(normed.dtype))
+        if self.kind == "mean":
+            return used.mean(dim=1), used
         fused = self._attend(used).mean(dim=1)  # eq. 12
         return self.feed_forward(fused) + fused, used  # eq. 13
 

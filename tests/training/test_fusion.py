@@ -68,6 +68,22 @@ def test_fusion_equals_torchs_own_attention(fusion: AttentionFusion) -> None:
     assert torch.allclose(fused, fusion.feed_forward(pooled) + pooled, atol=1e-5)
 
 
+def test_without_the_fusion_module_the_result_is_the_plain_mean_of_the_tokens(fusion: AttentionFusion) -> None:
+    plain = AttentionFusion(len(TOKENS), D, heads=4, dropout=0.1, kind="mean").eval()
+    plain.load_state_dict(fusion.state_dict())  # the weights of one kind fit the other
+    present = torch.ones(3, len(TOKENS))
+    present[:, 1] = 0
+    fused, used = plain(tokens(), present)
+    assert torch.allclose(fused, used.mean(1)) and torch.equal(used, fusion(tokens(), present)[1])
+    assert torch.equal(used[:, 1], plain.null_tokens[1].expand(3, D))
+    assert not torch.allclose(fused, fusion(tokens(), present)[0], atol=1e-3)
+
+
+def test_an_unknown_fusion_is_refused() -> None:
+    with pytest.raises(ValueError, match="'sum', allowed attention, mean"):
+        AttentionFusion(len(TOKENS), D, heads=4, dropout=0.1, kind="sum")
+
+
 def test_the_photo_changes_the_audio_visual_token_only_when_it_is_present() -> None:
     torch.manual_seed(0)
     module = AudioVisualFeatures(DA, D)
