@@ -28,12 +28,18 @@ from transformers import CLIPTokenizer
 
 from runtime.errors import BundleError
 from training.config import ModelConfig
+from training.durable import publish
 from training.model import ClipFaceFusion
-from training.published import fill_slot
+from training.published import estimator, fill_slot
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "clipfacefusion.json"
-ESTIMATORS = {"age": "age_estimator", "emotion": "emotion_estimator", "identity": "identity_encoder"}
+ESTIMATORS = {  # file name: slot
+    "age": "age_estimator",
+    "emotion": "emotion_estimator",
+    "identity": "identity_encoder",
+    "voice_emotion": "voice_emotion",
+}
 
 
 def save(
@@ -56,9 +62,8 @@ def save(
     model.tokenizer.save_pretrained(partial / "tokenizer")
     DDIMScheduler(**model.schedule.to_dict()).save_pretrained(partial / "scheduler")
     _save_module(rounded.conditioner, partial / "fusion" / "model.safetensors")
-    for name, attribute in ESTIMATORS.items():
-        _save_module(getattr(rounded, attribute), partial / "estimators" / f"{name}.safetensors")
-    _save_module(_voice_head(rounded), partial / "estimators" / "voice_emotion.safetensors")
+    for name, slot in ESTIMATORS.items():
+        _save_module(estimator(rounded, slot), partial / "estimators" / f"{name}.safetensors")
     latents = None
     if model.autoencoder is not None and rounded.autoencoder is not None:
         rounded.autoencoder.network.save_pretrained(partial / "autoencoder")
@@ -70,9 +75,7 @@ def save(
         "provenance": dict(provenance),
     }
     (partial / CONFIG_FILE).write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+    publish(partial, folder)
 
 
 def load(folder: Path) -> ClipFaceFusion:
@@ -84,9 +87,8 @@ def load(folder: Path) -> ClipFaceFusion:
     for slot in ("unet", "text_encoder", "image_encoder", "audio_encoder"):
         fill_slot(model, slot, folder / slot)
     _load_module(model.conditioner, folder / "fusion" / "model.safetensors")
-    for name, attribute in ESTIMATORS.items():
-        _load_module(getattr(model, attribute), folder / "estimators" / f"{name}.safetensors")
-    _load_module(_voice_head(model), folder / "estimators" / "voice_emotion.safetensors")
+    for name, slot in ESTIMATORS.items():
+        fill_slot(model, slot, folder / "estimators" / f"{name}.safetensors")
     if model.autoencoder is not None:
         fill_slot(model, "autoencoder", folder / "autoencoder")
         for name in ("mean", "std"):
@@ -114,11 +116,6 @@ def checkpoint_sha256(folder: Path) -> str:
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _voice_head(model: ClipFaceFusion) -> nn.ModuleDict:
-    """Our part of the audio encoder; Wav2Vec 2.0 itself lies in its own layout."""
-    return nn.ModuleDict({"emotion": model.audio_encoder.emotion, "emotion_labels": model.audio_encoder.emotion_labels})
 
 
 def _save_module(module: nn.Module, path: Path) -> None:

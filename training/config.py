@@ -6,8 +6,8 @@ transformers), so that a checkpoint folder's `config.json` and a preset read the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 
@@ -115,21 +115,41 @@ class StageConfig:
     checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError(f"steps {self.steps} and batch_size {self.batch_size} must be at least 1")
+        if self.steps < 1 or self.batch_size < 1 or self.checkpoint_every < 1:
+            raise ValueError(
+                f"steps {self.steps}, batch_size {self.batch_size} and checkpoint_every {self.checkpoint_every} must be at least 1"
+            )
         if self.micro_batches < 1 or self.batch_size % self.micro_batches:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batches {self.micro_batches}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate {self.learning_rate} must be above 0")
+        if not (self.weight_decay >= 0 and self.warmup_steps >= 0):
+            raise ValueError(
+                f"weight_decay {self.weight_decay} and warmup_steps {self.warmup_steps} must be at least 0"
+            )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay {self.ema_decay} must be in [0, 1)")
+
+    def parts(self, processes: int) -> int:
+        """`micro_batches`, or the next larger number of parts that `processes` processes can share and the batch divides into."""
+        for parts in range(self.micro_batches, self.batch_size + 1):
+            if not parts % processes and not self.batch_size % parts:
+                return parts
+        raise ValueError(
+            f"a batch of {self.batch_size}, in at least {self.micro_batches} micro-batches, cannot be shared equally by "
+            f"{processes} processes; start a number of processes that divides {self.batch_size}, or change batch_size"
+        )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """A whole training: the model, the data's mixture, each stage's settings and the losses of the last.
 
-    `mixture` is the share of each data source in a batch; "world" is the synthetic one, of which `people` persons with `shots`
+    `mixture` is the share of each data source in a batch; one with a share of 0 is never drawn and serves the stages that learn
+    from labels alone (`estimators`, `voice`). "world" is the synthetic one, of which `people` persons with `shots`
     pictures each and `voices` clips are drawn. `never` names modalities (`training.dropout.MODALITIES`) that no sample gets to
-    see. `precision` is fp32, bf16 (autocast) or fp16 (autocast with loss scaling).
+    see. `precision` is fp32, bf16 (autocast) or fp16 (autocast with loss scaling). `gradient_checkpointing` computes the UNet's
+    activations a second time in the backward pass instead of keeping them; `preview` draws a picture with every saved state.
     """
 
     model: ModelConfig
@@ -142,6 +162,8 @@ class TrainConfig:
     voices: int = 0
     vocabulary: int = 1024
     precision: str = "bf16"
+    gradient_checkpointing: bool = False
+    preview: bool = True
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -151,5 +173,60 @@ class TrainConfig:
             raise ValueError(
                 f"shots {self.shots} must be at least 2: reference and target are different pictures of one person"
             )
-        if not self.mixture or any(share <= 0 for share in self.mixture.values()):
-            raise ValueError(f"mixture {dict(self.mixture)} must give every source a share above 0")
+        if any(share < 0 for share in self.mixture.values()) or not any(self.mixture.values()):
+            raise ValueError(
+                f"mixture {dict(self.mixture)} must give every source a share of at least 0, and one more than that"
+            )
+
+    def sources(self, given: Collection[str]) -> TrainConfig:
+        """The same with the mixture cut to the sources `given`; a single one needs no share. Raises ValueError for one without."""
+        missing = [name for name in given if name not in self.mixture] if len(given) > 1 else []
+        if missing:
+            raise ValueError(
+                f"no share for {', '.join(missing)} in the mixture {dict(self.mixture)}; add e.g. --set mixture.{missing[0]}=0.2"
+            )
+        return replace(self, mixture={name: self.mixture.get(name, 1.0) for name in given})
+
+    def with_settings(self, assignments: Iterable[str]) -> TrainConfig:
+        """The same with settings changed by texts such as `diffusion.steps=500`, applied in order.
+
+        `STAGE.NAME` sets a stage's, `*.NAME` every stage's, `losses.NAME` a loss's, `mixture.SOURCE` a share, `NAME` the rest.
+        Raises ValueError for a name that does not exist, or a value that is not of the type of the present one.
+        """
+        config = self
+        for text in assignments:
+            path, equals, value = text.partition("=")
+            group, _, name = path.rpartition(".")
+            if not equals or not name:
+                raise ValueError(f"setting {text!r} must look like diffusion.steps=500")
+            if group == "mixture":
+                config = replace(config, mixture={**config.mixture, name: _parse(text, value, 1.0)})
+            elif group == "losses":
+                config = replace(config, losses=_changed(config.losses, name, text, value))
+            elif group == "*" or group in config.stages:
+                changed = config.stages if group == "*" else (group,)
+                stages = {stage: _changed(config.stages[stage], name, text, value) for stage in changed}
+                config = replace(config, stages={**config.stages, **stages})
+            elif not group:
+                config = _changed(config, name, text, value)
+            else:
+                groups = ", ".join(("losses", "mixture", "*", *config.stages))
+                raise ValueError(f"setting {text!r}: there is no group {group!r}; groups are {groups}")
+        return config
+
+
+def _changed(settings: Any, name: str, text: str, value: str) -> Any:
+    """The dataclass `settings` with one simple field changed."""
+    simple = [f.name for f in fields(settings) if isinstance(getattr(settings, f.name), (bool, int, float, str))]
+    if name not in simple:
+        raise ValueError(f"setting {text!r}: there is no {name!r}; it can be {', '.join(simple)}")
+    return replace(settings, **{name: _parse(text, value, getattr(settings, name))})
+
+
+def _parse(text: str, value: str, present: Any) -> Any:
+    kind = type(present)
+    try:
+        return {"true": True, "false": False}[value] if kind is bool else kind(value)
+    except (KeyError, ValueError):
+        wanted = "true or false" if kind is bool else {int: "a whole number", float: "a number"}[kind]
+        raise ValueError(f"setting {text!r}: {value!r} is not {wanted}") from None

@@ -1,21 +1,26 @@
-"""Weights in their libraries' own folder layout, put into a model's slots: published ones, or a checkpoint's.
+"""Weights put into a model's slots: published ones in their libraries' own folder layout, or a checkpoint's.
 
-A CLIP folder holds both towers and each slot takes its half. Only safetensors is read, never a pickle.
+A CLIP folder holds both towers and each slot takes its half. Estimators have no published layout: theirs is one safetensors file
+with our names, as in a checkpoint's `estimators/`. Only safetensors is read, never a pickle.
 """
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from diffusers import AutoencoderTiny
-from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection, Wav2Vec2Model
+from torch import nn
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection, Wav2Vec2Model
 from transformers.utils import logging as transformers_logging
 
 from runtime.errors import BundleError
+from training.estimators import load_estimator
 from training.model import ClipFaceFusion
 
-SLOTS = ("unet", "text_encoder", "image_encoder", "audio_encoder", "autoencoder")
+ESTIMATOR_SLOTS = ("age_estimator", "emotion_estimator", "identity_encoder", "voice_emotion")
+SLOTS = ("unet", "text_encoder", "image_encoder", "audio_encoder", "autoencoder", *ESTIMATOR_SLOTS)
 
 transformers_logging.disable_progress_bar()  # a bar per file of a few megabytes is noise
 # AutoencoderTiny writes a `block_out_channels` into its config that it then warns about when reading it.
@@ -24,10 +29,25 @@ logging.getLogger("diffusers.configuration_utils").addFilter(
 )
 
 
+def estimator(model: ClipFaceFusion, slot: str) -> nn.Module:
+    """The module of one of ESTIMATOR_SLOTS. Of the audio encoder it is our part; Wav2Vec 2.0 has its own layout and slot."""
+    if slot == "voice_emotion":
+        audio = model.audio_encoder
+        return nn.ModuleDict({"emotion": audio.emotion, "emotion_labels": audio.emotion_labels})
+    module: nn.Module = getattr(model, slot)
+    return module
+
+
 def fill_slot(model: ClipFaceFusion, slot: str, folder: Path) -> None:
-    """Replace one of `SLOTS` by the weights in `folder`. Raises BundleError if they are missing or do not fit the model."""
+    """Replace one of `SLOTS` by the weights in `folder`, a file for an estimator.
+
+    Raises BundleError if they are missing or do not fit the model.
+    """
     if slot not in SLOTS:
         raise BundleError(f"slot {slot!r} does not exist; slots are {', '.join(SLOTS)}")
+    if slot in ESTIMATOR_SLOTS:
+        load_estimator(slot, estimator(model, slot), folder)
+        return
     if not (folder / "config.json").is_file():
         raise BundleError(
             f"{slot}: {folder} has no config.json; expected the folder layout of diffusers or transformers"
@@ -35,22 +55,41 @@ def fill_slot(model: ClipFaceFusion, slot: str, folder: Path) -> None:
     try:
         if slot == "unet":
             # The published unconditional UNet becomes ours by its stock "identity" class embedding: no new weights.
-            model.unet = type(model.unet).from_pretrained(
-                folder, use_safetensors=True, low_cpu_mem_usage=False, class_embed_type="identity"
-            )
+            model.unet = _read(type(model.unet), folder, low_cpu_mem_usage=False, class_embed_type="identity")
         elif slot == "autoencoder" and model.autoencoder is not None:
-            model.autoencoder.network = AutoencoderTiny.from_pretrained(
-                folder, use_safetensors=True, low_cpu_mem_usage=False
-            )
+            model.autoencoder.network = _read(AutoencoderTiny, folder, low_cpu_mem_usage=False)
         elif slot == "text_encoder":
-            model.text_encoder = CLIPTextModelWithProjection.from_pretrained(folder, use_safetensors=True)
+            model.text_encoder = _read(CLIPTextModelWithProjection, folder)
         elif slot == "image_encoder":
-            model.image_encoder = CLIPVisionModelWithProjection.from_pretrained(folder, use_safetensors=True)
+            model.image_encoder = _read(CLIPVisionModelWithProjection, folder)
         elif slot == "audio_encoder":
-            model.audio_encoder.wav2vec2 = Wav2Vec2Model.from_pretrained(folder, use_safetensors=True)
+            model.audio_encoder.wav2vec2 = _read(Wav2Vec2Model, folder)
     except (OSError, ValueError, RuntimeError) as error:
         raise BundleError(f"{slot}: cannot load {folder}: {error}") from error
+    model.float()  # weights stored in half would be kept in half
     _check_width(model, slot)
+
+
+def _read(network: Any, folder: Path, **settings: Any) -> Any:
+    """The library's own loader; raises ValueError where it would only warn that it made up a weight that the folder lacks."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # a CLIP folder holds both towers: half of it is no surprise
+    try:
+        loaded, found = network.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **settings)
+    finally:
+        transformers_logging.set_verbosity(level)
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(f"it lacks {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}")
+    return loaded
+
+
+def read_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer that a published text encoder was trained with, beside its weights. Raises BundleError if there is none."""
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+        raise BundleError(
+            f"text_encoder: {folder} has no tokenizer.json and no vocab.json; its weights mean nothing without their own tokenizer"
+        )
+    return CLIPTokenizer.from_pretrained(str(folder))
 
 
 def _check_width(model: ClipFaceFusion, slot: str) -> None:

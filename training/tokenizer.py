@@ -18,6 +18,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, length: int) -> CLIPT
 
     The vocabulary starts with the 256 bytes, with and without the end-of-word mark, so that any UTF-8 text can be encoded.
     """
+    texts = list(texts)
     bytes_ = pre_tokenizers.ByteLevel.alphabet()
     trained = Tokenizer(models.BPE(unk_token=END, continuing_subword_prefix="", end_of_word_suffix="</w>"))
     trained.normalizer = normalizers.Sequence(
@@ -29,16 +30,20 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, length: int) -> CLIPT
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
+    normalize, split = trained.normalizer.normalize_str, trained.pre_tokenizer.pre_tokenize_str
+    last = {word[-1] for text in texts for word, _ in split(normalize(text))}
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         initial_alphabet=bytes_,
         end_of_word_suffix="</w>",
-        special_tokens=[START, END],
+        # The trainer numbers end-of-word forms in the order of a hash table, another one every time, and breaks ties by number.
+        # What is called special is numbered first, in this order.
+        special_tokens=[START, END, *(byte + "</w>" for byte in sorted(last))],
         show_progress=False,
     )
     trained.train_from_iterator(texts, trainer)
     vocab = trained.get_vocab()
-    # The trainer leaves out end-of-word forms that no caption ends with.
+    # End-of-word forms that no word ends with.
     for byte in sorted(bytes_):
         vocab.setdefault(byte + "</w>", len(vocab))
     merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]

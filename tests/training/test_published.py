@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DModel
+from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, Wav2Vec2Config, Wav2Vec2Model
 
 from runtime.errors import BundleError
 from training.model import ClipFaceFusion
 from training.presets import MICRO, MICRO_PIXEL
-from training.published import fill_slot
+from training.published import ESTIMATOR_SLOTS, estimator, fill_slot
 from training.tokenizer import train_tokenizer
 
 
@@ -72,6 +73,27 @@ def test_an_unconditional_unet_starts_as_it_was_published(model: ClipFaceFusion,
         assert torch.equal(model.denoise(sample, timestep, cond), published(sample, timestep).sample)
 
 
+def test_weights_stored_in_half_are_used_in_single_precision(model: ClipFaceFusion, tmp_path: Path) -> None:
+    UNet2DModel(**{k: v for k, v in MICRO_PIXEL.unet.items() if k != "_class_name"}).half().save_pretrained(
+        tmp_path / "u"
+    )
+    fill_slot(model, "unet", tmp_path / "u")
+    CLIPModel.from_pretrained(clip_folder(model, tmp_path / "c", MICRO_PIXEL.features)).half().save_pretrained(
+        tmp_path / "c"
+    )
+    fill_slot(model, "text_encoder", tmp_path / "c")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_a_folder_that_lacks_a_weight_is_refused_not_filled_up_by_chance(model: ClipFaceFusion, tmp_path: Path) -> None:
+    folder = clip_folder(model, tmp_path, MICRO_PIXEL.features)
+    weights = load_file(folder / "model.safetensors")
+    del weights["text_projection.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BundleError, match=r"text_encoder: cannot load .* it lacks text_projection\.weight"):
+        fill_slot(model, "text_encoder", folder)
+
+
 def test_a_folder_of_pickles_is_refused(model: ClipFaceFusion, tmp_path: Path) -> None:
     folder = clip_folder(model, tmp_path, MICRO_PIXEL.features)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
@@ -82,3 +104,22 @@ def test_a_folder_of_pickles_is_refused(model: ClipFaceFusion, tmp_path: Path) -
 def test_a_missing_folder_is_named(model: ClipFaceFusion, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"config\.json"):
         fill_slot(model, "unet", tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("slot", ESTIMATOR_SLOTS)
+def test_an_estimators_slot_takes_one_file_of_another_checkpoint(
+    model: ClipFaceFusion, slot: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    other = ClipFaceFusion(MICRO_PIXEL, model.tokenizer)
+    wanted = estimator(other, slot).state_dict()
+    save_file({name: tensor.half().contiguous() for name, tensor in wanted.items()}, tmp_path / "own.safetensors")
+    fill_slot(model, slot, tmp_path / "own.safetensors")
+    for name, tensor in estimator(model, slot).state_dict().items():
+        assert torch.equal(tensor, wanted[name].half().to(tensor.dtype)), name
+
+
+def test_an_estimators_file_of_another_size_is_refused(model: ClipFaceFusion, tmp_path: Path) -> None:
+    save_file({"head.weight": torch.zeros(1, 8)}, tmp_path / "own.safetensors")
+    with pytest.raises(BundleError, match=r"age_estimator: own\.safetensors lacks"):
+        fill_slot(model, "age_estimator", tmp_path / "own.safetensors")

@@ -1,0 +1,102 @@
+"""One command from data sets as they lie on a disk to a checkpoint, at the smallest size, and its cases with less data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.training.data.media import picture
+from tests.training.data.trees import plant
+from training.__main__ import main
+from training.checkpoint import load, read_settings
+from training.data.cache import DataCache
+from training.presets import PRESETS
+from training.recipe import STAGES
+
+FEW = ["*.steps=2", "*.batch_size=6", "*.warmup_steps=0"]
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of the paper's mixture with a small latent model, all stages, in bf16, with a split of one's own."""
+    root = tmp_path_factory.mktemp("paper")
+    trees = plant(root / "data")
+    small = dataclasses.replace(PRESETS["micro"], mixture=PRESETS["paper"].mixture)
+    places = [f"{name}={folder}" for name, folder in trees.items()]
+    split = ["data", "splits", str(trees["ravdess"]), "--out", str(root / "ravdess.json"), "--seed", "7"]
+    assert main([*split, "--test-fraction", "0.4"]) == 0
+    flags = ["--preset", "paper", "--out", str(root / "run"), "--workers", "1", "--splits", str(root / "ravdess.json")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "paper", small)  # type: ignore[arg-type]
+        assert main([*flags, "--data", *places, "--set", *FEW, "precision=bf16"]) == 0
+    return root / "run"
+
+
+def test_the_papers_data_sets_go_through_every_stage_to_a_checkpoint(paper: Path) -> None:
+    for stage in STAGES:
+        lines = (paper / stage / "log.jsonl").read_text().splitlines()
+        assert len(lines) == 2 and np.isfinite(json.loads(lines[-1])["loss"]), stage
+        assert Image.open(paper / stage / "preview.png").width > 32
+    model = load(paper / "checkpoint")
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    provenance = read_settings(paper / "checkpoint")["provenance"]
+    assert provenance["mixture"] == dict(PRESETS["paper"].mixture) and provenance["precision"] == "bf16"
+    for name in ("cacd", "fer2013", "ffhq", "ravdess", "voxceleb"):
+        assert name in provenance["data"]
+
+
+def test_fer2013_teaches_the_emotion_head_and_is_never_a_target(paper: Path) -> None:
+    cache = DataCache(*(paper / "data" / name for name in PRESETS["paper"].mixture), mixture=PRESETS["paper"].mixture)
+    from_fer = cache.source == cache.sources.index("fer2013")
+    assert from_fer.sum() == 7 and (cache.emotion[from_fer] >= 0).all() and np.isnan(cache.age[from_fer]).all()
+    assert not from_fer[cache.draw(np.random.default_rng(0), 2000)].any()
+    from training.stages.estimators import EstimatorsStage
+
+    drawn = EstimatorsStage(load(paper / "checkpoint"), cache).labelled.draw(np.random.default_rng(0), 2000)
+    assert from_fer[drawn].mean() > 0.1
+
+
+def test_a_split_of_ones_own_decides_who_is_trained_on_and_is_remembered(paper: Path) -> None:
+    cut = json.loads((paper.parent / "ravdess.json").read_text())
+    train = DataCache(paper / "data" / "ravdess")
+    assert len(train) == cut["counts"]["ravdess"]["train"] < 6
+    said = read_settings(paper / "checkpoint")["provenance"]["splits"]
+    assert said == {"ravdess": {"seed": 7, "test_fraction": 0.4, "counts": cut["counts"]["ravdess"]}}
+    assert len(json.loads((paper / "run.json").read_text())["splits"]) == 1
+
+
+def test_pictures_with_words_alone_tune_what_they_can_and_leave_the_rest(
+    micro_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No age, no emotion, no voice: the stages that learn from those are left out, the base's networks stay."""
+    rows = []
+    for n in range(5):
+        picture(tmp_path / "mine" / f"{n}.png", seed=n)
+        rows.append(json.dumps({"file_name": f"{n}.png", "text": [f"somebody with hat number {n}"]}))
+    (tmp_path / "mine" / "metadata.jsonl").write_text("\n".join(rows))
+    flags = ["--preset", "micro", "--out", str(tmp_path / "run"), "--workers", "1", "--from", str(micro_checkpoint)]
+    assert main([*flags, "--data", f"folder={tmp_path / 'mine'}", "--stages", *STAGES, "--set", *FEW]) == 0
+    said = capsys.readouterr().out
+    before, after = load(micro_checkpoint).state_dict(), load(tmp_path / "run" / "checkpoint").state_dict()
+    changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    for stage in ("estimators", "voice"):
+        assert f"{stage} is left out and its networks stay as they were given" in said
+        assert not (tmp_path / "run" / stage).exists()
+    assert {"unet", "autoencoder", "identity_encoder", "image_encoder", "text_encoder"} <= changed
+    assert not changed & {"age_estimator", "emotion_estimator", "audio_encoder"}
+
+
+def test_without_labels_and_without_weights_the_stage_says_what_it_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(3):
+        picture(tmp_path / "mine" / f"{n}.png", seed=n)
+    flags = ["--preset", "micro", "--out", str(tmp_path / "run"), "--workers", "1", "--stages", "autoencoder", "voice"]
+    assert main([*flags, "--data", f"folder={tmp_path / 'mine'}", "--set", *FEW, "preview=false"]) == 1
+    assert "error: voice: no row of the data has a label of" in capsys.readouterr().err
