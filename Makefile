@@ -46,7 +46,7 @@ clean:    ## remove what these commands made, the environment included; trained 
 
 .venv/installed-all: pyproject.toml | .venv/bin/python
 	extra=$$($(BIN)/python -c '$(CAN_SERVE)') && \
-	$(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e ".[$${extra:+$$extra,}train,face,export,dev]"
+	$(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e ".[$${extra:+$$extra,}train,face,export,tensorrt-rtx,dev]"
 	touch $@ .venv/installed-demo
 
 .venv/bin/python:

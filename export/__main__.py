@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.bundle import export_bundle
-from runtime.errors import ClipFaceFusionError
-from runtime.manifest import Manifest
-
-TARGETS = ("onnx",)
+from export.targets import EXAMPLE, KNOWN, Targets
+from runtime.errors import BundleError, ClipFaceFusionError
+from runtime.inspection import bundle_lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,13 +23,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             samples=options.samples,
             name=options.name,
             fp16_weights=not options.fp32_weights,
+            targets=options.targets,
+            allow_parity_miss=options.allow_parity_miss,
+            timing_cache=options.timing_cache,
             progress=lambda line: print(line, flush=True),
         )
     except (ClipFaceFusionError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(table(manifest))
-    print(f"wrote {options.bundle}, try: python -m runtime inspect {options.bundle}")
+    print("\n".join(["", *bundle_lines(manifest), ""]))
+    print(f"wrote {options.bundle}, try: python -m runtime verify {options.bundle}")
     return 0
 
 
@@ -38,8 +40,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Options, or exit status 2 with the reason."""
     parser = argparse.ArgumentParser(
         prog="python -m export",
-        description="Freeze a checkpoint into a bundle: every engine as ONNX, compared with torch, with hashes and provenance.",
-        epilog="example: python -m export bundles/demo-checkpoint out/demo --samples bundles/demo/samples",
+        description="Freeze a checkpoint into a bundle: every engine as ONNX, compared with torch, with hashes and provenance; "
+        "on demand in FP16, and compiled for GPUs.",
+        epilog="example: python -m export bundles/demo-checkpoint out/demo --samples bundles/demo/samples --targets onnx,onnx-fp16",
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder written by python -m training")
     parser.add_argument(
@@ -48,32 +51,33 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--targets",
         type=targets,
-        default=TARGETS,
+        default=Targets(),
         metavar="LIST",
-        help=f"comma-separated; known: {', '.join(TARGETS)} (default)",
+        help=f"comma-separated; known: {KNOWN}. Default: onnx, which every bundle has. For example {EXAMPLE}",
     )
     parser.add_argument("--samples", type=Path, metavar="DIR", help="folder of example inputs to carry in the bundle")
     parser.add_argument("--name", help="what reports call the bundle (default: its folder's name)")
     parser.add_argument("--fp32-weights", action="store_true", help="store every weight in FP32, at twice the size")
+    parser.add_argument(
+        "--allow-parity-miss",
+        action="store_true",
+        help="write the bundle even where it differs from torch by more than the limits; it says so, and verify fails on it",
+    )
+    parser.add_argument(
+        "--timing-cache",
+        type=Path,
+        metavar="FILE",
+        help="kernel times that the builds of target tensorrt read and extend",
+    )
     return parser.parse_args(arguments)
 
 
-def targets(text: str) -> tuple[str, ...]:
-    """Parse `--targets`; argparse shows the message of what is unknown."""
-    chosen = tuple(text.split(","))
-    unknown = [target for target in chosen if target not in TARGETS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown target {unknown[0]!r}; known: {', '.join(TARGETS)}")
-    return chosen
-
-
-def table(manifest: Manifest) -> str:
-    """Parity of each engine with torch, one line each."""
-    lines = [f"{'parity with torch':<18}{'max abs error':>15}{'relative error':>16}{'limit':>9}"]
-    for engine, reached in manifest.parity["onnx"].items():
-        numbers = f"{reached['max_abs_error']:>15.1e}{reached['relative_error']:>16.1e}{reached['limit']:>9.0e}"
-        lines.append(f"{engine:<18}{numbers}")
-    return "\n".join(lines)
+def targets(text: str) -> Targets:
+    """Parse `--targets`; argparse shows the message of what is wrong."""
+    try:
+        return Targets.parse(text)
+    except BundleError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

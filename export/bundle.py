@@ -5,28 +5,57 @@ It knows the order of the work and what the manifest says. The manifest's format
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from safetensors.numpy import save
 
 from export.exportable import Exportable
-from export.parity import Parity, cases, measure, run_torch
+from export.memory import budget, weight_bytes
+from export.overflow import WatchedEngine
+from export.parity import Parity, TorchEngine, cases, measure
+from export.precision import kept_in_fp32, summary
 from export.reference import ReferenceInputs
+from export.rounded import rounded
+from export.storage import store_as_fp16
+from export.targets import Targets
+from export.to_fp16 import to_fp16
 from export.to_onnx import serialize, to_onnx
+from export.to_plan import Compiler
+from export.trajectories import conditions, exercise
 from runtime.bundle import Bundle
+from runtime.engines import Engine
 from runtime.engines.ort import OrtEngine
 from runtime.errors import BundleError
-from runtime.manifest import CONSTANTS, FORMAT_VERSION, MANIFEST_FILE, PARITY, TOKENIZER, Manifest, onnx_file, sha256_of
-from runtime.spec import engine_specs
+from runtime.ladder import LIMITS, SEED, Check, Course, Reference, checks, limits_to_dict
+from runtime.manifest import (
+    CONSTANTS,
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    ONNX,
+    ONNX_FP16,
+    PARITY,
+    RANGES,
+    SAMPLES,
+    TOKENIZER,
+    Manifest,
+    onnx_file,
+    sha256_of,
+)
+from runtime.noise import INITIAL_NOISE, gaussian
+from runtime.plans import Plan
+from runtime.spec import SOURCES, engine_specs
 from training.checkpoint import checkpoint_sha256, load, read_settings
 from training.model import ClipFaceFusion
 
@@ -35,7 +64,13 @@ PRECISION = {
     True: "fp32 compute, weights stored as fp16 where that is exact",
     False: "fp32 compute, weights stored as fp32",
 }
+FP16_PRECISION = "fp16 compute and weights, fp32 for the nodes that `fp16` counts"
 UNKNOWN_WEIGHTS = {"licence": "unknown", "commercial_use": "unknown"}
+ADVICE = {
+    ONNX: "Look for an operation that the exporter changes (in-place, data-dependent)",
+    ONNX_FP16: "Keep more of the network in FP32 (export/precision.py), or leave the target out",
+}
+Progress = Callable[[str], None]
 
 
 def export_bundle(
@@ -44,33 +79,99 @@ def export_bundle(
     samples: Path | None = None,
     name: str | None = None,
     fp16_weights: bool = True,
-    progress: Callable[[str], None] = lambda line: None,
+    targets: Targets | None = None,
+    allow_parity_miss: bool = False,
+    timing_cache: Path | None = None,
+    progress: Progress = lambda line: None,
 ) -> Manifest:
     """Export the checkpoint folder to the bundle folder, and return the manifest written there.
 
     The bundle appears complete or not at all: it is built and opened beside its place, then moved there; an older bundle at that
-    place is replaced. `samples` is a folder of example files to carry along, `name` (default: the folder's) what reports call it.
-    `progress` gets one line per engine. Raises BundleError if an engine misses its parity limit, if `bundle` is something other
-    than a bundle, or if `checkpoint` is not a checkpoint.
+    place is replaced. `samples` is a folder of example files to carry along, `name` (default: the folder's) what reports call it,
+    `timing_cache` a file that TensorRT's builds share. `progress` gets one line per piece of work.
+
+    Raises BundleError if an engine misses a parity limit (with `allow_parity_miss` the bundle is written and says so), if `bundle` is
+    something other than a bundle, if `checkpoint` is not a checkpoint, or if a target cannot be built on this machine.
     """
-    checkpoint, bundle = Path(checkpoint), Path(bundle).absolute()
+    checkpoint, bundle, targets = Path(checkpoint), Path(bundle).absolute(), targets or Targets()
     refuse_foreign(bundle)
+    compilers = open_compilers(targets, timing_cache)  # what is missing is said before minutes of work
     model = load(checkpoint)
     bundle.parent.mkdir(parents=True, exist_ok=True)
     with one_thread(), tempfile.TemporaryDirectory(dir=bundle.parent, prefix=f".{bundle.name}.") as scratch:
-        folder = Path(scratch) / "bundle"
-        parity = write_engines(model, folder, fp16_weights, progress)
-        write_constants(model, folder)
-        shutil.copyfile(checkpoint / "tokenizer" / "tokenizer.json", folder / TOKENIZER)
+        work = Work(model, Path(scratch) / "bundle", Path(scratch) / "fp32", allow_parity_miss, progress)
+        work.folder.mkdir()
         if samples is not None:
-            copy_samples(samples, folder / "samples")
-        manifest = describe(model, folder, name or bundle.name, parity, checkpoint, fp16_weights)
-        manifest.write(folder)
-        Bundle.open(folder).close()  # what the runtime would refuse is not delivered
+            copy_samples(samples, work.folder / SAMPLES)
+        write_fp32(work, fp16_weights)
+        reference = write_reference(work)
+        climb(work, ONNX, work.engines(ONNX), reference)
+        if targets.fp16:
+            write_fp16(work, reference)
+        for compiler in compilers:
+            write_plans(work, compiler)
+        write_constants(model, work.folder)
+        shutil.copyfile(checkpoint / "tokenizer" / "tokenizer.json", work.folder / TOKENIZER)
+        manifest = describe(work, name or bundle.name, checkpoint, fp16_weights)
+        manifest.write(work.folder)
+        Bundle.open(work.folder).close()  # what the runtime would refuse is not delivered
         if bundle.exists():
             bundle.rename(Path(scratch) / "replaced")
-        folder.rename(bundle)
+        work.folder.rename(bundle)
     return manifest
+
+
+@dataclass
+class Work:
+    """One export under way: where it writes, and what it has found out for the manifest so far.
+
+    folder  becomes the bundle. fp32: the FP32 networks with FP32 weights, which every other form is made from; not delivered
+    """
+
+    model: ClipFaceFusion
+    folder: Path
+    fp32: Path
+    allow_parity_miss: bool
+    progress: Progress
+    references: dict[str, np.ndarray] = field(default_factory=dict)
+    parity: dict[str, dict[str, Any]] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
+    fp16: dict[str, dict[str, Any]] = field(default_factory=dict)
+    memory: dict[str, dict[str, Any]] = field(default_factory=dict)
+    plans: list[Plan] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.specs = engine_specs(self.model.spec())
+        self.inputs = ReferenceInputs.of(self.model)
+        uncond = {entry: values.numpy() for entry, values in self.model.uncond().items()}
+        self.course = Course(self.model.schedule, uncond, self.model.config.guidance_scale)
+        self.torch = {spec.name: TorchEngine(Exportable(self.model, spec)) for spec in self.specs.values()}
+
+    def engines(self, kind: str) -> dict[str, Engine]:
+        """The written networks of a kind, loaded as the runtime loads them."""
+        return {n: OrtEngine(self.folder / onnx_file(n, kind), spec) for n, spec in self.specs.items()}
+
+    def network(self, engine: str) -> onnx.ModelProto:
+        """The FP32 network with FP32 weights."""
+        return onnx.load(self.fp32 / f"{engine}.onnx")
+
+    def judge(self, kind: str, found: Sequence[Check]) -> None:
+        """BundleError for the worst miss, or a note of all of them where that is allowed."""
+        missed = [check for check in found if not check.holds]
+        if missed and not self.allow_parity_miss:
+            more = f" and {len(missed) - 1} more" if len(missed) > 1 else ""
+            raise BundleError(
+                f"{kind} misses parity with torch: {missed[0]}{more}; no bundle was written. {ADVICE[kind]}; "
+                "--allow-parity-miss writes the bundle all the same, marked"
+            )
+        self.missed += [f"{kind}: {check}" for check in missed if f"{kind}: {check}" not in self.missed]
+
+    @contextmanager
+    def timed(self, line: str) -> Iterator[None]:
+        """Report a piece of work when it is done."""
+        start = time.monotonic()
+        yield
+        self.progress(f"{line:<52}{time.monotonic() - start:8.1f} s")
 
 
 @contextmanager
@@ -84,47 +185,120 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def write_engines(
-    model: ClipFaceFusion, folder: Path, fp16_weights: bool, progress: Callable[[str], None]
-) -> dict[str, Parity]:
-    """Write every engine's ONNX file, and `parity.safetensors` with one case of each; returns the parity reached.
+def open_compilers(targets: Targets, timing_cache: Path | None) -> list[Compiler]:
+    """One for each flavour that is asked for. Raises BundleError for a missing library or GPU, or a cache that nothing would use."""
+    if timing_cache is not None and not targets.tensorrt:
+        raise BundleError(
+            "timing cache: only the target tensorrt measures kernels when it builds; leave --timing-cache out"
+        )
+    compilers = [Compiler.rtx(targets.rtx)] if targets.rtx else []
+    return [*compilers, Compiler.tensorrt(timing_cache)] if targets.tensorrt else compilers
 
-    The stored case is the smallest one: `verify` repeats it anywhere in seconds, and the bundle stays small.
+
+def write_fp32(work: Work, fp16_weights: bool) -> None:
+    """Trace every engine: the ONNX file of the bundle, the FP32 one beside it, and the first rung of the ladder.
+
+    The case stored for `verify` is the smallest one, which any machine repeats in seconds, and which keeps the bundle small.
     """
-    inputs = ReferenceInputs.of(model)
-    reached: dict[str, Parity] = {}
-    references: dict[str, np.ndarray] = {}
-    for spec in engine_specs(model.spec()).values():
-        start = time.monotonic()
-        reference = Exportable(model, spec)
-        network = serialize(to_onnx(reference, fp16_weights))
-        reached[spec.name] = check_engine(network, reference, inputs)
-        path = folder / onnx_file(spec.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(network)
-        arrays = inputs(spec, cases(spec)[0])
-        references |= {f"{spec.name}.input.{tensor}": values for tensor, values in arrays.items()}
-        references |= {
-            f"{spec.name}.output.{tensor}": values for tensor, values in run_torch(reference, arrays).items()
-        }
-        progress(f"{spec.name:<18}{len(network) / 1e6:8.2f} MB{time.monotonic() - start:8.1f} s")
-    (folder / PARITY).write_bytes(save(references))
-    return reached
+    work.fp32.mkdir(parents=True)
+    (work.folder / ONNX).mkdir()
+    reached = {}
+    for spec in work.specs.values():
+        with work.timed(f"{ONNX} {spec.name}"):
+            reference = work.torch[spec.name]
+            model = to_onnx(Exportable(work.model, spec))
+            (work.fp32 / f"{spec.name}.onnx").write_bytes(serialize(model))
+            work.memory[spec.name] = {
+                "weight_bytes": {ONNX: weight_bytes(model)},
+                "context_bytes": budget(model, spec, work.inputs),
+            }
+            if fp16_weights:
+                store_as_fp16(model)
+            path = work.folder / onnx_file(spec.name)
+            path.write_bytes(serialize(model))
+            reached[spec.name] = measure_engine(OrtEngine(path, spec), reference, work.inputs)
+            arrays = work.inputs(spec, cases(spec)[0])
+            work.references |= {f"{spec.name}.input.{tensor}": values for tensor, values in arrays.items()}
+            work.references |= {f"{spec.name}.output.{tensor}": values for tensor, values in reference(arrays).items()}
+        work.judge(ONNX, engine_checks(ONNX, spec.name, reached[spec.name]))
+    work.parity[ONNX] = {"engines": {engine: parity.to_dict() for engine, parity in reached.items()}}
 
 
-def check_engine(network: bytes, reference: Exportable, inputs: ReferenceInputs) -> Parity:
-    """Load an ONNX file's bytes as the runtime will, and compare it with torch; BundleError where the limit is missed."""
-    engine = OrtEngine(network, reference.spec)
+def measure_engine(engine: Engine, reference: Engine, inputs: ReferenceInputs) -> Parity:
+    """Parity of an engine that is needed for nothing else."""
     try:
-        parity = measure(engine, reference, inputs)
+        return measure(engine, reference, inputs)
     finally:
         engine.close()
-    if not parity.holds:
-        raise BundleError(
-            f"{reference.spec.name}: relative error {parity.relative_error:.2e} of ONNX Runtime against torch is above the limit "
-            f"{parity.limit:.0e}; no bundle was written. Look for an operation that the exporter changes (in-place, data-dependent)."
-        )
-    return parity
+
+
+def engine_checks(kind: str, engine: str, reached: Parity) -> list[Check]:
+    """The first rung alone, of one engine."""
+    return [Check("engine", engine, "relative error", reached.to_dict()["relative_error"], LIMITS[kind].engine)]
+
+
+def write_reference(work: Work) -> Reference:
+    """Torch's walk, and `parity.safetensors`: of the walk what `verify` needs, and one case of each engine."""
+    with work.timed("torch walks the ladder"):
+        cond = conditions(work.torch, work.inputs, SEED, SOURCES)
+        start = gaussian(SEED, INITIAL_NOISE, work.model.spec().sample_shape)[None]
+        reference = work.course.reference(work.torch, start, cond)
+        (work.folder / PARITY).write_bytes(save({**work.references, **reference.thinned().to_tensors()}))
+    return reference
+
+
+def climb(work: Work, kind: str, engines: Mapping[str, Engine], reference: Reference) -> None:
+    """The rungs above single engines, for engines that are closed afterwards."""
+    with work.timed(f"{kind} walks the ladder"):
+        figures = {
+            "limits": limits_to_dict(LIMITS[kind]),
+            **work.parity[kind],
+            **work.course.measure(engines, reference),
+        }
+        work.parity[kind] = figures
+        for engine in engines.values():
+            engine.close()
+    work.judge(kind, list(checks(figures, LIMITS[kind])))
+
+
+def write_fp16(work: Work, reference: Reference) -> None:
+    """FP16 networks, the ranges that decided what stays in FP32, and their whole ladder with every FP16 tensor rounded."""
+    with work.timed("overflow scan"):
+        watched = {name: WatchedEngine(work.network(name), spec) for name, spec in work.specs.items()}
+        exercise(watched, work.course, work.inputs)
+        for engine in watched.values():
+            engine.close()
+    (work.folder / ONNX_FP16).mkdir()
+    engines: dict[str, Engine] = {}
+    reached = {}
+    for name, spec in work.specs.items():
+        with work.timed(f"{ONNX_FP16} {name}"):
+            network, ranges = work.network(name), watched[name].ranges
+            kept = kept_in_fp32(network.graph, name, ranges)
+            half = to_fp16(network, kept)
+            work.fp16[name] = summary(network.graph, kept, ranges)
+            work.memory[name]["weight_bytes"][ONNX_FP16] = weight_bytes(half)
+            (work.folder / onnx_file(name, ONNX_FP16)).write_bytes(serialize(half))
+            engines[name] = OrtEngine(serialize(rounded(half)), spec)
+            reached[name] = measure(engines[name], work.torch[name], work.inputs)
+        work.judge(ONNX_FP16, engine_checks(ONNX_FP16, name, reached[name]))
+    work.parity[ONNX_FP16] = {"engines": {engine: parity.to_dict() for engine, parity in reached.items()}}
+    climb(work, ONNX_FP16, engines, reference)
+    largest = {n: {t: _finite(v) for t, v in engine.ranges.items()} for n, engine in watched.items()}
+    (work.folder / RANGES).write_text(json.dumps(largest, indent=1) + "\n", encoding="utf-8")
+
+
+def write_plans(work: Work, compiler: Compiler) -> None:
+    """One plan per engine from its FP16 network, tried as far as this machine can."""
+    for name, spec in work.specs.items():
+        with work.timed(f"{compiler.flavour} {compiler.version} {name}"):
+            source = onnx_file(name, ONNX_FP16)
+            built = compiler.build((work.folder / source).read_bytes(), spec)
+            plan = Plan(name, compiler.flavour, compiler.version, compiler.targets, source, compiler.parse(built, spec))
+            path = work.folder / plan.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(built)
+            work.plans.append(plan)
 
 
 def write_constants(model: ClipFaceFusion, folder: Path) -> None:
@@ -142,28 +316,29 @@ def copy_samples(samples: Path, folder: Path) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
-def describe(
-    model: ClipFaceFusion, folder: Path, name: str, parity: Mapping[str, Parity], checkpoint: Path, fp16_weights: bool
-) -> Manifest:
-    """The manifest of everything now in `folder`. Licences of weights are what the checkpoint's provenance says under `weights`."""
+def describe(work: Work, name: str, checkpoint: Path, fp16_weights: bool) -> Manifest:
+    """The manifest of everything now in the folder. Licences of weights are what the checkpoint's provenance says under `weights`."""
     provenance = dict(read_settings(checkpoint)["provenance"])
     licences = provenance.pop("weights", {})
-    engines = engine_specs(model.spec())
+    precision = {ONNX: PRECISION[fp16_weights], ONNX_FP16: FP16_PRECISION}
     return Manifest(
         format_version=FORMAT_VERSION,
         name=name,
-        model=model.spec(),
-        schedule=model.schedule,
-        guidance_scale=model.config.guidance_scale,
-        engines=engines,
-        files=record_files(folder),
-        parity={"onnx": {engine: reached.to_dict() for engine, reached in parity.items()}},
-        precision={"onnx": PRECISION[fp16_weights]},
+        model=work.model.spec(),
+        schedule=work.model.schedule,
+        guidance_scale=work.model.config.guidance_scale,
+        engines=work.specs,
+        files=record_files(work.folder),
+        parity=work.parity,
+        parity_missed=work.missed,
+        precision={kind: precision[kind] for kind in work.parity},
+        fp16=work.fp16,
+        memory=work.memory,
         versions={package: version(package) for package in PACKAGES},
         checkpoint_sha256=checkpoint_sha256(checkpoint),
-        weights={engine: licences.get(engine, UNKNOWN_WEIGHTS) for engine in engines},
+        weights={engine: licences.get(engine, UNKNOWN_WEIGHTS) for engine in work.specs},
         training=provenance,
-        plans=[],
+        plans=tuple(work.plans),
     )
 
 
@@ -183,3 +358,7 @@ def refuse_foreign(bundle: Path) -> None:
         return
     if bundle.exists() or bundle.is_symlink():
         raise BundleError(f"{bundle.name} exists and is not a bundle; name another folder, or remove it yourself")
+
+
+def _finite(value: float) -> float | None:
+    return float(f"{value:.4g}") if np.isfinite(value) else None

@@ -7,7 +7,7 @@ and go. Letters as in `runtime/spec.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +32,10 @@ class ReferenceInputs:
         """For `model`'s vocabulary and schedule."""
         words = model.tokenizer
         return cls(len(words), words.bos_token_id, words.eos_token_id, model.schedule.num_train_timesteps)
+
+    def seeded(self, seed: int) -> ReferenceInputs:
+        """The same for another seed."""
+        return replace(self, seed=seed)
 
     def __call__(self, spec: EngineSpec, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
         """`spec`'s inputs by name, with `sizes` for its letters."""

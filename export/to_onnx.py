@@ -16,7 +16,6 @@ from google.protobuf.message import Message
 from torch.export import Dim
 
 from export.exportable import Exportable, example_inputs
-from export.precision import store_as_fp16
 from runtime.spec import EngineSpec
 
 OPSET = 20  # the newest that TensorRT, ONNX Runtime and OpenVINO all read
@@ -34,11 +33,10 @@ TORCHVISION_LOGGER = (
 )
 
 
-def to_onnx(engine: Exportable, fp16_weights: bool = True) -> onnx.ModelProto:
-    """Trace `engine` and return a checked model with FP32 compute; raises onnx.checker.ValidationError on an invalid graph.
+def to_onnx(engine: Exportable) -> onnx.ModelProto:
+    """Trace `engine` and return a checked model in FP32; raises onnx.checker.ValidationError on an invalid graph.
 
-    Every dimension that the spec gives a letter is dynamic and carries that letter. With `fp16_weights` the initialisers are
-    stored in FP16 wherever that is exact (`export/precision.py`).
+    Every dimension that the spec gives a letter is dynamic and carries that letter.
     """
     spec = engine.spec
     with quiet():
@@ -55,8 +53,6 @@ def to_onnx(engine: Exportable, fp16_weights: bool = True) -> onnx.ModelProto:
     assert program is not None, "torch.onnx.export returns a program unless it is given a file"
     model = program.model_proto
     strip(model, spec.name)
-    if fp16_weights:
-        store_as_fp16(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 

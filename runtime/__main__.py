@@ -20,7 +20,6 @@ from runtime.errors import ClipFaceFusionError, RequestError
 from runtime.noise import SEED_LIMIT
 
 if TYPE_CHECKING:
-    from runtime.manifest import Manifest
     from runtime.request import GenerateRequest, GenerateResult
 
 MAX_COUNT = 1000
@@ -40,33 +39,53 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def inspect(arguments: argparse.Namespace) -> int:
-    """Print what a bundle holds, after checking that it is whole."""
+    """Print what a bundle holds, or the memory it will take, after checking that it is whole."""
+    from runtime.batcher import BUCKETS
+    from runtime.inspection import bundle_lines, memory_lines
     from runtime.manifest import Manifest
 
     manifest = Manifest.read(arguments.bundle)
     manifest.verify(arguments.bundle)
     if arguments.json:
-        print(json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False))
+        shown = {"buckets": list(BUCKETS), "engines": manifest.memory} if arguments.memory else manifest.to_dict()
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
-        print("\n".join(_described(manifest)))
+        print("\n".join(memory_lines(manifest, BUCKETS) if arguments.memory else bundle_lines(manifest)))
     return 0
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Check every hash, then every engine against torch's stored answers; 1 if one misses its limit."""
+    """Check every hash, then every network against torch's stored answers; 1 if one misses its limit or a plan never ran."""
     from runtime.bundle import Bundle
-    from runtime.verify import verify as verify_engines
+    from runtime.manifest import ONNX_FP16
+    from runtime.plans import never_executed
+    from runtime.verify import verify as climb
 
     missed = 0
     with Bundle.open(arguments.bundle, arguments.engine, arguments.threads) as bundle:
-        print(f"{len(bundle.manifest.files)} files match their SHA-256; engine {bundle.backend}")
-        for check in verify_engines(bundle):
-            missed += not check.holds
-            verdict = "ok" if check.holds else "MISSED"
-            print(f"{check.engine:<18} relative error {check.relative_error:.1e}, limit {check.limit:.0e}  {verdict}")
+        manifest = bundle.manifest
+        print(f"{len(manifest.files)} files match their SHA-256; engine {bundle.backend}")
+        for kind in manifest.kinds:
+            if kind == ONNX_FP16:
+                print(
+                    f"{kind} on a CPU, which computes mostly in FP32 and does not overflow: inspect shows the figures with rounding"
+                )
+            for check in climb(bundle, kind):
+                missed += not check.holds
+                print(f"{kind:<10}{check!s:<64}{'ok' if check.holds else 'MISSED'}")
+    unexecuted = never_executed(manifest.plans)
+    for plan in unexecuted:
+        print(f"{plan.file}: {plan.verified}, never executed")
     if missed:
-        print(f"{missed} engines do not compute what was exported; do not use this bundle here", file=sys.stderr)
-    return 1 if missed else 0
+        print(f"{missed} comparisons missed their limit; do not use this bundle here", file=sys.stderr)
+    if unexecuted and not arguments.allow_unexecuted:
+        gpus = sorted({target for plan in unexecuted for target in plan.targets}, key=lambda name: int(name[2:]))
+        print(
+            f"{len(unexecuted)} plans were never executed, so nobody knows what they compute: try them on a GPU ({', '.join(gpus)}), "
+            "or accept that with --allow-unexecuted",
+            file=sys.stderr,
+        )
+    return 1 if missed or (unexecuted and not arguments.allow_unexecuted) else 0
 
 
 def generate(arguments: argparse.Namespace) -> int:
@@ -86,6 +105,13 @@ def generate(arguments: argparse.Namespace) -> int:
 def serve(arguments: argparse.Namespace) -> int:
     """Serve a bundle until interrupted."""
     from runtime.server import run
+
+    return run(arguments)
+
+
+def repository(arguments: argparse.Namespace) -> int:
+    """Write a Triton model repository for a bundle, to be served by a tritonserver of your own."""
+    from runtime.repository import run
 
     return run(arguments)
 
@@ -116,13 +142,21 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    command = _command(commands, inspect, "bundles/demo --json")
+    command = _command(commands, inspect, "bundles/demo --memory")
     _add_bundle(command)
-    command.add_argument("--json", action="store_true", help="print the manifest itself")
+    command.add_argument(
+        "--json", action="store_true", help="print it as JSON: the manifest itself, or the memory of each engine"
+    )
+    command.add_argument("--memory", action="store_true", help="what memory weights and calls take")
 
-    command = _command(commands, verify, "bundles/demo")
+    command = _command(commands, verify, "bundles/demo --allow-unexecuted")
     _add_bundle(command)
     _add_engine(command)
+    command.add_argument(
+        "--allow-unexecuted",
+        action="store_true",
+        help="succeed although compiled plans of the bundle never ran on a GPU",
+    )
 
     command = _command(
         commands, generate, "bundles/demo --text 'a smiling old man' --age 72 --seed 7 --count 4 --out face.png"
@@ -142,6 +176,12 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     command = _command(commands, serve, "bundles/demo --grpc-port 8001")
     if argv[:1] == ["serve"]:  # its flags live with the server, whose imports the other commands do without
         from runtime.server import add_arguments
+
+        add_arguments(command)
+
+    command = _command(commands, repository, "bundles/demo out/models --flavour native")
+    if argv[:1] == ["repository"]:  # likewise
+        from runtime.repository import add_arguments
 
         add_arguments(command)
 
@@ -250,30 +290,6 @@ def _save(result: GenerateResult, path: Path) -> None:
     except OSError as error:
         raise ClipFaceFusionError(f"cannot write {path}: {error.strerror or error}") from None
     print(json.dumps({"file": str(path), **result.report}))
-
-
-def _described(manifest: Manifest) -> list[str]:
-    model, schedule = manifest.model, manifest.schedule
-    space = "latents" if model.is_latent else "pixels"
-    cond = ", ".join(f"{name} {shape}" for name, shape in model.cond.items())
-    lines = [
-        f"bundle {manifest.name}, {len(manifest.files)} files, {sum(f['bytes'] for f in manifest.files.values()) / 1e6:.1f} MB",
-        f"picture {model.image_size}x{model.image_size}, denoised as {space} {model.sample_shape}; cond {cond}",
-        f"schedule {schedule.beta_schedule}, {schedule.num_train_timesteps} timesteps, {schedule.prediction_type}; "
-        f"guidance_scale {manifest.guidance_scale:g}",
-        f"precision {'; '.join(f'{kind}: {words}' for kind, words in manifest.precision.items())}",
-        f"checkpoint {manifest.checkpoint_sha256[:12]}; {', '.join(f'{k} {v}' for k, v in manifest.versions.items())}",
-        f"plans {len(manifest.plans)}",
-        "",
-        f"{'engine':<18}{'MB':>8}  {'relative error':>14}  {'commercial use':<14}  licence",
-    ]
-    for name in manifest.engines:
-        megabytes = manifest.files[f"onnx/{name}.onnx"]["bytes"] / 1e6
-        parity, weights = manifest.parity["onnx"][name], manifest.weights[name]
-        lines.append(
-            f"{name:<18}{megabytes:8.2f}  {parity['relative_error']:14.1e}  {weights['commercial_use']:<14}  {weights['licence']}"
-        )
-    return lines
 
 
 def _failed(error: ClipFaceFusionError, status: int) -> int:

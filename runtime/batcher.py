@@ -49,6 +49,8 @@ from runtime.noise import SEED_LIMIT, gaussian, step_stream
 
 logger = logging.getLogger(__name__)
 
+BUCKETS = (1, 2, 4, 8, 16)  # rows of a UNet call
+
 Layout = tuple[tuple[str, tuple[int, ...], str], ...]
 """What must agree for two jobs to share a call: (name, shape, dtype) of the sample and of each cond array."""
 
@@ -159,7 +161,7 @@ class StepBatcher:
         self,
         denoise: Denoise,
         max_batch_rows: int,
-        buckets: Sequence[int] | None = (1, 2, 4, 8, 16),
+        buckets: Sequence[int] | None = BUCKETS,
         max_queue: int = 64,
     ) -> None:
         if max_batch_rows < 1 or max_queue < 1:

@@ -22,6 +22,7 @@ from runtime.errors import BundleError
 from runtime.manifest import (
     CONSTANTS,
     MANIFEST_FILE,
+    ONNX,
     PARITY,
     REMEDY,
     TOKENIZER,
@@ -55,7 +56,7 @@ class Bundle:
     uncond: Mapping[str, np.ndarray]
     backend: str
     open_engine: OpenEngine
-    _engines: dict[str, Engine] = field(default_factory=dict, repr=False)
+    _engines: dict[tuple[str, str], Engine] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -92,20 +93,25 @@ class Bundle:
     def tokenizer_path(self) -> Path:
         return self.folder / TOKENIZER
 
-    def engine(self, name: str) -> Engine:
-        """The engine of that name, loaded on the first call and the same one afterwards. Raises BundleError."""
+    def engine(self, name: str, kind: str = ONNX) -> Engine:
+        """The engine of that name, loaded on the first call and the same one afterwards. Raises BundleError.
+
+        kind  `onnx`, which computes in FP32, or `onnx-fp16`
+        """
         specs = self.specs
         if name not in specs:
             raise BundleError(f"bundle '{self.manifest.name}' has no engine '{name}'; it has {', '.join(specs)}")
+        file = onnx_file(name, kind)
+        if file not in self.manifest.files:
+            raise BundleError(f"bundle '{self.manifest.name}' has no {file}; export with --targets {kind}")
         with self._lock:
-            if name not in self._engines:
-                file = onnx_file(name)
+            if (kind, name) not in self._engines:
                 model = read_checked(self.folder, file, self.manifest.files[file])
-                self._engines[name] = self.open_engine(model, specs[name])
-            return self._engines[name]
+                self._engines[kind, name] = self.open_engine(model, specs[name])
+            return self._engines[kind, name]
 
     def parity_tensors(self) -> dict[str, np.ndarray]:
-        """Reference tensors by name, "<engine>.input.<tensor>" and "<engine>.output.<tensor>", the outputs computed by torch."""
+        """Reference tensors by name, computed by torch: "<engine>.input.<tensor>", "<engine>.output.<tensor>", and the "ladder." ones."""
         return _tensors(self.folder, self.manifest, PARITY)
 
     def close(self) -> None:

@@ -2,52 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from runtime.bundle import Bundle
+from runtime.engines import Engine
 from runtime.errors import BundleError
-from runtime.manifest import PARITY, REMEDY
-
-ONNX_PARITY = "onnx"  # the entry of the manifest's `parity` for the FP32-compute networks
-
-
-@dataclass(frozen=True)
-class EngineCheck:
-    """One engine's largest error, relative to the largest element of the same output, and the manifest's limit for it."""
-
-    engine: str
-    relative_error: float
-    limit: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether the error is within the limit. NaN is not."""
-        return self.relative_error <= self.limit
+from runtime.ladder import Check, Course, Reference, checks, limits_from, relative_error
+from runtime.manifest import ONNX, PARITY, REMEDY
 
 
-def verify(bundle: Bundle) -> Iterator[EngineCheck]:
-    """Run every engine of an opened bundle (whose hashes are therefore checked) on its stored inputs.
+def verify(bundle: Bundle, kind: str = ONNX) -> Iterator[Check]:
+    """Climb the whole ladder with an opened bundle (whose hashes are therefore checked) and one kind of its networks.
 
-    Raises BundleError if a reference or a limit is missing, EngineError if an engine fails.
+    The limits are the manifest's. Raises BundleError if a reference or a limit is missing, EngineError if an engine fails.
     """
+    try:
+        limits = limits_from(bundle.manifest.parity[kind]["limits"])
+    except (KeyError, TypeError):
+        raise BundleError(f"manifest.json: no parity of {kind} networks to compare with; {REMEDY}") from None
     tensors = bundle.parity_tensors()
-    for name, spec in bundle.specs.items():
-        try:
-            inputs = {tensor.name: tensors[f"{name}.input.{tensor.name}"] for tensor in spec.inputs}
-            expected = {tensor.name: tensors[f"{name}.output.{tensor.name}"] for tensor in spec.outputs}
-            limit = float(bundle.manifest.parity[ONNX_PARITY][name]["limit"])
-        except KeyError as error:
-            raise BundleError(
-                f"{PARITY}: nothing to compare engine '{name}' with, {error} is missing; {REMEDY}"
-            ) from None
-        outputs = bundle.engine(name)(inputs)
-        errors = [_relative_error(values, outputs[output]) for output, values in expected.items()]
-        yield EngineCheck(name, float(np.max(errors)), limit)  # np.max, unlike max, lets NaN through
+    reference = Reference.from_tensors(tensors)
+    engines = {name: bundle.engine(name, kind) for name in bundle.specs}
+    course = Course(bundle.schedule, bundle.uncond, bundle.manifest.guidance_scale)
+    reached = {name: {"relative_error": _engine_error(engine, tensors)} for name, engine in engines.items()}
+    yield from checks({"engines": reached, **course.measure(engines, reference)}, limits)
 
 
-def _relative_error(expected: np.ndarray, actual: np.ndarray) -> float:
-    scale = max(float(np.max(np.abs(expected))), float(np.finfo(np.float32).tiny))  # an output may be all zeros
-    return float(np.max(np.abs(expected - actual))) / scale
+def _engine_error(engine: Engine, tensors: Mapping[str, np.ndarray]) -> float | None:
+    """The largest error of one call on the stored inputs, over all outputs."""
+    name = engine.spec.name
+    try:
+        inputs = {tensor.name: tensors[f"{name}.input.{tensor.name}"] for tensor in engine.spec.inputs}
+        expected = {tensor.name: tensors[f"{name}.output.{tensor.name}"] for tensor in engine.spec.outputs}
+    except KeyError as error:
+        raise BundleError(f"{PARITY}: nothing to compare engine '{name}' with, {error} is missing; {REMEDY}") from None
+    outputs: Mapping[str, Any] = engine(inputs)
+    errors = [relative_error(values, outputs[output]) for output, values in expected.items()]
+    return None if None in errors else max(error for error in errors if error is not None)

@@ -35,3 +35,20 @@ def micro_bundle(micro_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("micro-bundle") / "bundle"
     export_bundle(micro_checkpoint, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def full_bundle(micro_checkpoint: Path, micro_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`micro_bundle` with FP16 networks, and with TensorRT-RTX plans for three GPUs where that library is installed."""
+    from importlib.util import find_spec
+
+    import export.bundle
+    from export.targets import Targets
+    from tests.export.traced import trace_from
+
+    targets = "onnx-fp16,tensorrt-rtx:sm75+sm89+sm120" if find_spec("tensorrt_rtx") else "onnx-fp16"
+    folder = tmp_path_factory.mktemp("full-bundle") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export.bundle, "to_onnx", trace_from(micro_bundle))
+        export.bundle.export_bundle(micro_checkpoint, folder, targets=Targets.parse(targets))
+    return folder

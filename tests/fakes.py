@@ -85,7 +85,10 @@ def write_bundle(folder: Path, model: ModelSpec = MODEL) -> Manifest:
             if path.is_file()
         },
         parity={"onnx": {}},
+        parity_missed=[],
         precision={"onnx": "fp32"},
+        fp16={},
+        memory={},
         versions={},
         checkpoint_sha256="0" * 64,
         weights={},

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,8 @@ def commands_of(page: Path) -> list[tuple[str, str, list[str]]]:
         if match:
             words = match[2].split()
             subcommand = words[0] if match[1] in ("runtime", "benchmarks") and words else ""
+            if match[1] == "training":  # has subcommands of subcommands; what is no plain word is an argument
+                subcommand = " ".join(takewhile(re.compile(r"[a-z]+$").match, words))
             found.append((match[1], subcommand, [word for word in words if word.startswith("--")]))
     return found
 

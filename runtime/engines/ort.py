@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from runtime.engines.onnx_wire import has_external_data
 from runtime.errors import BundleError, EngineError
 from runtime.manifest import REMEDY
 from runtime.spec import EngineSpec, TensorSpec
@@ -40,6 +41,7 @@ class OrtEngine:
         options.log_severity_level = LOG_ERRORS_ONLY
         if isinstance(model, Path):
             model = model.read_bytes()
+        _check_self_contained(spec.name, model)
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
         except Exception as error:  # the library's own exception classes have no public base
@@ -68,6 +70,18 @@ class OrtEngine:
     def close(self) -> None:
         """Free the session; the engine cannot be called afterwards."""
         del self._session
+
+
+def _check_self_contained(engine: str, model: bytes) -> None:
+    """BundleError for a file that refers to others: nothing outside the bundle is read, whatever the library would do."""
+    try:
+        external = has_external_data(model)
+    except ValueError as error:
+        raise BundleError(f"{engine}: not an ONNX file ({error}); {REMEDY}") from None
+    if external:
+        raise BundleError(
+            f"{engine}: the network keeps weights in another file, and bundles hold whole networks; {REMEDY}"
+        )
 
 
 def _check_tensors(engine: str, kind: str, expected: tuple[TensorSpec, ...], found: list) -> None:

@@ -15,8 +15,9 @@ from PIL import Image
 import runtime.client
 import runtime.pipeline
 from runtime.__main__ import main
+from runtime.batcher import BUCKETS
 from runtime.errors import UnavailableError
-from runtime.manifest import MANIFEST_FILE
+from runtime.manifest import MANIFEST_FILE, Manifest
 from runtime.provenance import read_provenance
 from runtime.request import GenerateResult
 from tests.fakes import fake_bundle, write_bundle
@@ -126,21 +127,42 @@ def test_inspect_refuses_a_damaged_bundle(tmp_path, capsys):
     assert "tokenizer.json: has 2 bytes" in capsys.readouterr().err
 
 
-def test_verify_says_ok_for_every_engine(micro_bundle, capsys):
+def test_inspect_prints_the_memory_that_calls_take(micro_bundle, capsys):
+    assert main(["inspect", str(micro_bundle), "--memory"]) == 0
+    table = capsys.readouterr().out
+    assert all(words in table for words in ("unet", "all weights", "rows per call"))
+    assert main(["inspect", str(micro_bundle), "--memory", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["buckets"] == list(BUCKETS)
+    assert shown["engines"] == json.loads((micro_bundle / MANIFEST_FILE).read_text())["memory"]
+
+
+def test_verify_says_ok_for_every_rung(micro_bundle, capsys):
     assert main(["verify", str(micro_bundle)]) == 0
-    assert capsys.readouterr().out.count(" ok\n") == 10
+    printed = capsys.readouterr().out
+    assert printed.count(" ok\n") == printed.count("\nonnx ") == 20 and "engine unet" in printed
 
 
-def test_verify_fails_where_an_engine_misses_its_limit(micro_bundle, tmp_path, capsys):
+def test_verify_fails_where_a_rung_misses_its_limit(micro_bundle, tmp_path, capsys):
     import shutil
 
     shutil.copytree(micro_bundle, tmp_path / "bundle")
     manifest = json.loads((tmp_path / "bundle" / MANIFEST_FILE).read_text())
-    manifest["parity"]["onnx"]["unet"]["limit"] = -1.0
+    manifest["parity"]["onnx"]["limits"]["trajectory"] = -1.0
     (tmp_path / "bundle" / MANIFEST_FILE).write_text(json.dumps(manifest))
     assert main(["verify", str(tmp_path / "bundle")]) == 1
     captured = capsys.readouterr()
     assert captured.out.count("MISSED") == 1 and "do not use this bundle" in captured.err
+
+
+def test_verify_fails_on_plans_that_never_ran_unless_that_is_allowed(full_bundle, capsys):
+    if not Manifest.read(full_bundle).plans:
+        pytest.skip("tensorrt_rtx is not installed, so the bundle has no plans")
+    assert main(["verify", str(full_bundle)]) == 1
+    captured = capsys.readouterr()
+    assert "10 plans were never executed" in captured.err and "sm75, sm89, sm120" in captured.err
+    assert "unet.plan: built, never executed" in captured.out and "MISSED" not in captured.out
+    assert main(["verify", str(full_bundle), "--allow-unexecuted"]) == 0
 
 
 def test_request_asks_the_server_and_saves_what_it_answers(monkeypatch, tmp_path, capsys):

@@ -1,0 +1,204 @@
+"""A fake of TensorRT 11.4's Python API and of cuda-python's, for machines that can have neither. It compiles nothing and proves no execution.
+
+It has the names that our code may use, with the behaviour of the documentation: `None` instead of exceptions, attributes that
+cannot be invented, no precision flags. A "plan" is a JSON record of what the library was told, so that a test can read it back. The names
+themselves are held against the real bindings of TensorRT-RTX, which share them.
+"""
+
+# ruff: noqa: N801, N802, N815  # CUDA's own names
+
+from __future__ import annotations
+
+import enum
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+
+__version__ = "11.4.0.106"
+
+
+class ILogger:
+    class Severity(enum.Enum):
+        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+    def log(self, severity: ILogger.Severity, message: str) -> None:
+        raise NotImplementedError
+
+
+class DataType(enum.Enum):
+    FLOAT, HALF, INT64 = "float32", "float16", "int64"
+
+
+def nptype(data_type: DataType) -> type:
+    return np.dtype(data_type.value).type
+
+
+class ITensor:
+    def __init__(self, value: onnx.ValueInfoProto) -> None:
+        tensor = value.type.tensor_type
+        self.name = value.name
+        self.dtype = DataType(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name)
+        self.shape = tuple(-1 if d.dim_param else d.dim_value for d in tensor.shape.dim)
+
+
+class INetworkDefinition:
+    __slots__ = ("_inputs", "_outputs")
+
+    def __init__(self) -> None:
+        self._inputs: list[ITensor] = []
+        self._outputs: list[ITensor] = []
+
+    num_inputs = property(lambda self: len(self._inputs))
+    num_outputs = property(lambda self: len(self._outputs))
+
+    def get_input(self, index: int) -> ITensor:
+        return self._inputs[index]
+
+    def get_output(self, index: int) -> ITensor:
+        return self._outputs[index]
+
+
+class ParserError:
+    def desc(self) -> str:
+        return "the fake reads ONNX files only"
+
+
+class OnnxParser:
+    def __init__(self, network: INetworkDefinition, logger: ILogger) -> None:
+        self._network, self.num_errors = network, 0
+
+    def parse(self, model: bytes) -> bool:
+        try:
+            graph = onnx.load_model_from_string(model).graph
+        except Exception:
+            self.num_errors = 1
+            return False
+        self._network._inputs += map(ITensor, graph.input)
+        self._network._outputs += map(ITensor, graph.output)
+        return True
+
+    def get_error(self, index: int) -> ParserError:
+        return ParserError()
+
+
+class IOptimizationProfile:
+    def __init__(self) -> None:
+        self._shapes: dict[str, list] = {}
+
+    def set_shape(self, input: str, min: tuple, opt: tuple, max: tuple) -> None:
+        self._shapes[input] = [list(min), list(opt), list(max)]
+
+
+class ITimingCache:
+    def __init__(self, stored: bytes) -> None:
+        self._stored = stored
+
+    def serialize(self) -> bytes:
+        return self._stored + b"measured;"
+
+
+class IBuilderConfig:
+    """Has no compute capabilities: those are TensorRT-RTX's. Inventing an attribute fails, as with the real bindings."""
+
+    __slots__ = ("_cache", "_profiles")
+
+    def __init__(self) -> None:
+        self._profiles: list[IOptimizationProfile] = []
+        self._cache: ITimingCache | None = None
+
+    def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
+        self._profiles.append(profile)
+        return len(self._profiles) - 1
+
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
+        return ITimingCache(serialized_timing_cache)
+
+    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        self._cache = cache
+        return True
+
+    def get_timing_cache(self) -> ITimingCache | None:
+        return self._cache
+
+
+class Builder:
+    builds = True  # what a test turns off
+
+    def __init__(self, logger: ILogger) -> None:
+        self._logger = logger
+
+    def create_network(self, flags: int) -> INetworkDefinition:
+        assert flags == 0, "11.x: strongly typed and explicit batch, always"
+        return INetworkDefinition()
+
+    def create_builder_config(self) -> IBuilderConfig:
+        return IBuilderConfig()
+
+    def create_optimization_profile(self) -> IOptimizationProfile:
+        return IOptimizationProfile()
+
+    def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> bytes | None:
+        if not self.builds:
+            self._logger.log(ILogger.Severity.ERROR, "no tactic\nfor this layer")
+            return None
+        tensors = [[t.name, t.dtype.value, t.shape] for t in (*network._inputs, *network._outputs)]
+        return json.dumps({"tensors": tensors, "profiles": [profile._shapes for profile in config._profiles]}).encode()
+
+
+class ICudaEngine:
+    def __init__(self, plan: bytes) -> None:
+        self._plan = json.loads(plan)
+
+    num_io_tensors = property(lambda self: len(self._plan["tensors"]))
+
+    def get_tensor_name(self, index: int) -> str:
+        return self._plan["tensors"][index][0]
+
+    def _tensor(self, name: str) -> list:
+        return next(tensor for tensor in self._plan["tensors"] if tensor[0] == name)
+
+    def get_tensor_dtype(self, name: str) -> DataType:
+        return DataType(self._tensor(name)[1])
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensor(name)[2])
+
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
+        return [tuple(shape) for shape in self._plan["profiles"][profile_index][name]]
+
+
+class Runtime:
+    def __init__(self, logger: ILogger) -> None:
+        self._logger = logger
+
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
+        try:
+            return ICudaEngine(serialized_engine)
+        except ValueError:
+            self._logger.log(ILogger.Severity.ERROR, "the plan is damaged")
+            return None
+
+
+class Cuda:
+    """cuda-python's `cuda.bindings.runtime` on a machine with one GPU of the given compute capability, or with none."""
+
+    class cudaError_t(enum.IntEnum):
+        cudaSuccess = 0
+        cudaErrorInsufficientDriver = 35
+
+    cudaDeviceAttr = SimpleNamespace(
+        cudaDevAttrComputeCapabilityMajor="major", cudaDevAttrComputeCapabilityMinor="minor"
+    )
+
+    def __init__(self, major: int | None, minor: int = 0) -> None:
+        self._numbers = {"major": major, "minor": minor}
+
+    def cudaGetDeviceCount(self) -> tuple:
+        if self._numbers["major"] is None:
+            return self.cudaError_t.cudaErrorInsufficientDriver, None
+        return self.cudaError_t.cudaSuccess, 1
+
+    def cudaDeviceGetAttribute(self, attribute: str, device: int) -> tuple:
+        return self.cudaError_t.cudaSuccess, self._numbers[attribute]
