@@ -35,7 +35,8 @@ class Conditioner:
     def __call__(self, prepared: Prepared) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The cond mapping, name -> float32 array without batch dimension, and the report so far.
 
-        The report is the request's own with `inferred` and `timings_ms["condition"]` added. Raises EngineError.
+        The report is the request's own with `inferred`, `timings_ms["condition"]` and `condition_provider`, what computed it all,
+        added. Raises EngineError.
         """
         start = time.perf_counter()
         report = prepared.report
@@ -44,6 +45,7 @@ class Conditioner:
             if prepared.has("image") and self._bundle.model.has_estimators:
                 report["inferred"] |= self._estimate(prepared, inputs)
             cond = self._run("fusion", inputs)
+        report["condition_provider"] = self._bundle.engine("fusion").provider
         report[TIMINGS]["condition"] = elapsed_ms(start, time.perf_counter())
         return {name: array[0] for name, array in cond.items()}, report
 

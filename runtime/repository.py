@@ -3,49 +3,35 @@
     client ─▶ clipfacefusion (ensemble):  preprocess ─▶ condition ─▶ ddim ─▶ client
                                                                        └─ one call per image ─▶ sampler
 
-Flavour `embedded`: engines run inside the Python models, through this package. Every tensor in a configuration derives from
-`runtime/request.py` (what a client sends) or `runtime/spec.py` (what engines take); nothing of it is written by hand. Triton
-names are used here: a tensor's `dims` leave out the batch dimension, which is 1 for every model, because rows with different
-conditions cannot share tensors; many requests at once are what the sampler's batcher is for. This module starts no server.
+Flavour `embedded`: engines run inside the Python models, through this package. Flavour `native`: each engine that `condition`
+needs is a Triton model of its own, run by NVIDIA's backends (`runtime/native.py`), and `condition` calls it; the loop keeps the
+UNet in the sampler's process. Every tensor in a configuration derives from `runtime/request.py` (what a client sends) or
+`runtime/spec.py` (what engines take); nothing of it is written by hand. The batch dimension of the Python models is 1, because
+rows with different conditions cannot share tensors; many requests at once are what the sampler's batcher is for. This module
+starts no server.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from runtime.bundle import Bundle
+from runtime.errors import ClipFaceFusionError
+from runtime.manifest import KINDS, ONNX, read_checked
+from runtime.model_config import TRITON_TYPE, Symbol, Tensor, parameters, write_config
+from runtime.native import CPU, DEVICES, EngineModel, Native, engine_models
 from runtime.request import FIELDS
 from runtime.spec import ModelSpec, engine_specs
-from runtime.wire import LIVE_JOBS, MODEL, NOTES, OUTPUTS, SAMPLER_ENGINES, SAMPLING_FIELDS
+from runtime.wire import ENGINES, LIVE_JOBS, MODEL, NOTES, OUTPUTS, SAMPLER_ENGINES, SAMPLING_FIELDS
 
-TRITON_TYPE = {"BYTES": "TYPE_STRING", "float32": "TYPE_FP32", "int64": "TYPE_INT64"} | {
-    name: f"TYPE_{name}" for name in ("FP32", "INT32", "INT64")
-}
-
-
-class Symbol(str):
-    """A protobuf enumeration value: written without quotes."""
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One input or output of a Triton model; `dims` without the batch, -1 = any size."""
-
-    name: str
-    data_type: str
-    dims: tuple[int, ...]
-    optional: bool = False
-
-    def to_config(self) -> dict[str, Any]:
-        """The entry of `config.pbtxt`."""
-        entry: dict[str, Any] = {"name": self.name, "data_type": Symbol(self.data_type), "dims": self.dims}
-        return {**entry, "optional": True} if self.optional else entry
-
+EMBEDDED, NATIVE = "embedded", "native"
+VERSION = "1"
 
 PUBLIC_INPUTS = tuple(Tensor(field.name, TRITON_TYPE[field.dtype], (field.width,), optional=True) for field in FIELDS)
 PUBLIC_OUTPUTS = (Tensor(OUTPUTS[0], "TYPE_UINT8", (-1, -1, 3)), Tensor(OUTPUTS[1], "TYPE_STRING", (1,)))
@@ -53,16 +39,17 @@ PUBLIC_OUTPUTS = (Tensor(OUTPUTS[0], "TYPE_UINT8", (-1, -1, 3)), Tensor(OUTPUTS[
 
 @dataclass(frozen=True)
 class Model:
-    """One Python model: its tensors, how many processes run it, and whether it answers outside of `execute`."""
+    """One Python model: its tensors, how many processes run it, whether it answers outside of `execute`, and parameters of its own."""
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     processes: int
     decoupled: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
 
-    def to_config(self, parameters: Mapping[str, str]) -> dict[str, Any]:
-        """The content of `config.pbtxt`."""
+    def to_config(self, shared: Mapping[str, str]) -> dict[str, Any]:
+        """The content of `config.pbtxt`; `shared` are parameters that all models of the repository have."""
         config = {
             "name": self.name,
             "backend": "python",
@@ -70,38 +57,49 @@ class Model:
             "input": [tensor.to_config() for tensor in self.inputs],
             "output": [tensor.to_config() for tensor in self.outputs],
             "instance_group": [{"count": self.processes, "kind": Symbol("KIND_CPU")}],
-            "parameters": _parameters(parameters),
+            "parameters": parameters({**shared, **self.settings}),
         }
         return {**config, "model_transaction_policy": {"decoupled": True}} if self.decoupled else config
 
 
-def build_repository(bundle: Path | str, out: Path) -> Bundle:
-    """Write the repository for `bundle` into the new folder `out`, and give back the opened bundle.
+def build_repository(
+    bundle: Path | str, out: Path, native: Native | None = None, mounted_at: str | None = None
+) -> Bundle:
+    """Write the repository for `bundle` into the new folder `out`, whole or not at all, and give back the opened bundle.
 
-    Raises BundleError if the bundle is not what it claims. The models read the bundle in place: it must stay where it is, and a
-    model refuses to load once its hash differs from the one recorded here.
+    native      what the native flavour needs to know; None: the embedded flavour
+    mounted_at  where the server will find the bundle; default: where it lies now
+
+    Engine files are copies, written from the bytes whose SHA-256 was checked: a bundle refuses files with a second hard link,
+    and a symbolic one would lead out of a repository that is mounted into a container. The Python models read the bundle in
+    place: it must stay there, and a model refuses to load once its hash differs from the one recorded here.
+
+    Raises BundleError if the bundle is not what it claims or lacks the networks, ClipFaceFusionError if `out` exists.
     """
+    if out.exists():
+        raise ClipFaceFusionError(f"'{out.name}' exists; a repository is written into a new folder")
     opened = Bundle.open(bundle)
-    parameters = {"bundle": str(Path(bundle).resolve()), "bundle_sha256": opened.hash}
-    models = python_models(opened.model)
-    out.mkdir(parents=True)
-    for model in models:
-        version = out / model.name / "1"
-        version.mkdir(parents=True)
-        source = resources.files("triton_repo").joinpath(model.name, "1", "model.py")
-        (version / "model.py").write_bytes(source.read_bytes())
-        _write_config(out, model.name, model.to_config(parameters))
-    (out / MODEL / "1").mkdir(parents=True)
-    _write_config(out, MODEL, ensemble_config(models[:-1], parameters))
+    shared = {"bundle": mounted_at or str(Path(bundle).resolve()), "bundle_sha256": opened.hash}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=out.name + ".", dir=out.parent) as unfinished:
+        folder = Path(unfinished, "models")
+        models = python_models(opened.model, {} if native is None else {ENGINES: native.provider})
+        for model in models:
+            _write_python_model(folder, model, shared)
+        for engine in engine_models(opened.manifest, native) if native else ():
+            _write_engine_model(folder, engine, opened)
+        (folder / MODEL / VERSION).mkdir(parents=True)
+        write_config(folder / MODEL, ensemble_config(models[:-1], shared))
+        folder.rename(out)
     return opened
 
 
-def python_models(model: ModelSpec) -> tuple[Model, ...]:
-    """The Python models: the ensemble's steps in order, then the sampler."""
+def python_models(model: ModelSpec, settings: Mapping[str, str]) -> tuple[Model, ...]:
+    """The Python models: the ensemble's steps in order, then the sampler. `settings` are those of `condition`."""
     prepared, conditioned = prepared_tensors(model), conditioned_tensors(model)
     return (
         Model("preprocess", PUBLIC_INPUTS, prepared, processes=2),
-        Model("condition", prepared, conditioned, processes=1),
+        Model("condition", prepared, conditioned, processes=1, settings=settings),
         Model("ddim", conditioned, PUBLIC_OUTPUTS, processes=LIVE_JOBS),
         Model("sampler", conditioned, PUBLIC_OUTPUTS, processes=1, decoupled=True),
     )
@@ -129,7 +127,7 @@ def conditioned_tensors(model: ModelSpec) -> tuple[Tensor, ...]:
     return (*cond, *_sampling_tensors(), Tensor(NOTES, "TYPE_STRING", (1,)))
 
 
-def ensemble_config(steps: Sequence[Model], parameters: Mapping[str, str]) -> dict[str, Any]:
+def ensemble_config(steps: Sequence[Model], shared: Mapping[str, str]) -> dict[str, Any]:
     """The public model: each step's outputs are the next one's inputs; a tensor between steps carries its maker's name."""
     scheduled = []
     for number, step in enumerate(steps):
@@ -150,7 +148,7 @@ def ensemble_config(steps: Sequence[Model], parameters: Mapping[str, str]) -> di
         "input": [tensor.to_config() for tensor in steps[0].inputs],
         "output": [tensor.to_config() for tensor in steps[-1].outputs],
         "ensemble_scheduling": {"step": scheduled},
-        "parameters": _parameters({"bundle_sha256": parameters["bundle_sha256"]}),
+        "parameters": parameters({"bundle_sha256": shared["bundle_sha256"]}),
     }
 
 
@@ -158,27 +156,65 @@ def _sampling_tensors() -> tuple[Tensor, ...]:
     return tuple(replace(tensor, optional=False) for tensor in PUBLIC_INPUTS if tensor.name in SAMPLING_FIELDS)
 
 
-def _parameters(values: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [{"key": name, "value": {"string_value": value}} for name, value in values.items()]
+def _write_python_model(folder: Path, model: Model, shared: Mapping[str, str]) -> None:
+    version = folder / model.name / VERSION
+    version.mkdir(parents=True)
+    source = resources.files("triton_repo").joinpath(model.name, VERSION, "model.py")
+    (version / "model.py").write_bytes(source.read_bytes())
+    write_config(folder / model.name, model.to_config(shared))
 
 
-def _write_config(out: Path, name: str, config: Mapping[str, Any]) -> None:
-    (out / name / "config.pbtxt").write_text("\n".join(_lines(config)) + "\n", encoding="utf-8")
+def _write_engine_model(folder: Path, model: EngineModel, bundle: Bundle) -> None:
+    version = folder / model.name / VERSION
+    version.mkdir(parents=True)
+    network = read_checked(bundle.folder, model.file, bundle.manifest.files[model.file])
+    (version / model.served_as).write_bytes(network)
+    write_config(folder / model.name, model.to_config(bundle.hash))
 
 
-def _lines(message: Mapping[str, Any], indent: str = "") -> list[str]:
-    """A protobuf message in text format: mappings are messages, lists of mappings repeated ones."""
-    lines = []
-    for name, value in message.items():
-        for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, Mapping):
-                lines += [f"{indent}{name} {{", *_lines(each, indent + "  "), indent + "}"]
-            else:
-                lines.append(f"{indent}{name}: {_scalar(each)}")
-    return lines
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `repository`."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle to serve")
+    parser.add_argument("out", type=Path, metavar="OUT", help="new folder for the model repository")
+    parser.add_argument(
+        "--flavour",
+        choices=(EMBEDDED, NATIVE),
+        default=EMBEDDED,
+        help="embedded: engines run inside our Python models. native: encoders and fusion are Triton models of their own, "
+        "for NVIDIA's container (default %(default)s)",
+    )
+    parser.add_argument(
+        "--networks",
+        metavar="NAME",
+        help=f"native: {', '.join(KINDS)}, or a folder of TensorRT plans in the bundle's plans/ (default {ONNX})",
+    )
+    parser.add_argument(
+        "--device", choices=DEVICES, help=f"native: what runs the networks; plans need gpu (default {CPU})"
+    )
+    parser.add_argument(
+        "--expose-unet",
+        action="store_true",
+        default=None,
+        help="native: also offer UNet, decoder and encoder, for callers with a loop of their own; they are loaded a second time",
+    )
+    parser.add_argument(
+        "--mounted-at", metavar="PATH", help="where the server will find the bundle (default: where it lies now)"
+    )
 
 
-def _scalar(value: Any) -> str:
-    if isinstance(value, Symbol):
-        return value
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+def run(arguments: argparse.Namespace) -> int:
+    """Write the repository; the exit status. Raises as `build_repository` does."""
+    given = {
+        name: value for name in ("networks", "device", "expose_unet") if (value := getattr(arguments, name)) is not None
+    }
+    if given and arguments.flavour != NATIVE:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ClipFaceFusionError(f"{flags}: only the native flavour has such models; add --flavour {NATIVE}")
+    native = Native(**given) if arguments.flavour == NATIVE else None
+    try:
+        bundle = build_repository(arguments.bundle, arguments.out, native, arguments.mounted_at)
+    except OSError as error:
+        raise ClipFaceFusionError(f"cannot write {arguments.out}: {error.strerror or error}") from None
+    models = sorted(path.name for path in arguments.out.iterdir())
+    print(f"{arguments.out}: {', '.join(models)}; bundle {bundle.hash[:12]}")
+    return 0

@@ -17,3 +17,4 @@ LIVE_JOBS = MAX_BATCH // 2  # requests in the sampler's batch: a guided one take
 MAX_LIVE_REQUESTS = LIVE_JOBS + 64  # those, and the ones that wait; more are refused
 LIVE_REQUESTS = "clipfacefusion_live_requests"  # gauge: requests taken and not yet answered
 STOPPING = "stopping"  # a file of this name in the model repository: take no more requests
+ENGINES = "engines"  # parameter of a model whose engines are Triton models; its value is what runs them, for reports

@@ -1,19 +1,29 @@
-"""How a Triton model finds the bundle it serves. Apart from `boundary`, because `ddim` opens none."""
+"""How a Triton model finds the bundle it serves, and its engines. Apart from `boundary`, because `ddim` opens none."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from runtime.bundle import Bundle
 from runtime.errors import BundleError
+from runtime.wire import ENGINES
+from triton_repo.called import open_called
 
 
 def open_bundle(arguments: Mapping[str, str]) -> Bundle:
-    """The bundle this repository was built for, from `initialize`'s arguments; BundleError if it changed since."""
-    parameters = json.loads(arguments["model_config"])["parameters"]
-    bundle = Bundle.open(Path(parameters["bundle"]["string_value"]))
-    if bundle.hash != parameters["bundle_sha256"]["string_value"]:
-        raise BundleError("the bundle changed after its model repository was built; start the server again")
+    """The bundle this repository was built for, from `initialize`'s arguments; BundleError if it changed since.
+
+    Its engines run in this process, unless the model's parameters say that they are Triton models.
+    """
+    entries = json.loads(arguments["model_config"])["parameters"]
+    parameters = {name: entry["string_value"] for name, entry in entries.items()}
+    bundle = Bundle.open(Path(parameters["bundle"]))
+    if bundle.hash != parameters["bundle_sha256"]:
+        raise BundleError("the bundle changed after its model repository was built; build it again")
+    if ENGINES in parameters:
+        return replace(bundle, open_engine=partial(open_called, provider=parameters[ENGINES]))
     return bundle

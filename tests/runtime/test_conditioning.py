@@ -42,7 +42,7 @@ def conditioned(bundle, **request):
 
 def ran(bundle) -> dict[str, int]:
     """Engine -> number of calls, fusion left out."""
-    return {name: len(engine.calls) for name, engine in bundle._engines.items() if name != "fusion"}
+    return {name: len(engine.calls) for (_, name), engine in bundle._engines.items() if name != "fusion"}
 
 
 def told(bundle) -> dict[str, np.ndarray]:
@@ -140,8 +140,9 @@ def test_the_emotion_estimator_is_silent_when_emotion_is_given_in_any_form(bundl
     assert "emotion_estimator" not in ran(bundle) and "emotion" not in report["inferred"]
 
 
-def test_the_report_keeps_the_request_s_part_and_adds_its_time(bundle):
+def test_the_report_keeps_the_request_s_part_and_adds_its_time_and_what_computed(bundle):
     _, report = conditioned(bundle, text="a smiling old man")
+    assert report["condition_provider"] == "fake"
     assert report["conditions"] == ["text"]
     assert report["inferred"] == {"age_text": "old man", "emotion_text": "smiling"}
     assert set(report["timings_ms"]) == {"preprocess", "condition"}
@@ -152,6 +153,6 @@ def test_features_that_are_not_finite_are_an_engine_error_and_never_a_face(bundl
         def __call__(self, inputs):
             return {"cond": np.full((1, 8), np.nan, np.float32)}
 
-    bundle._engines["fusion"] = Broken()
+    bundle._engines["onnx", "fusion"] = Broken()
     with pytest.raises(EngineError, match="fusion: output 'cond' is not finite"):
         conditioned(bundle, age=30)

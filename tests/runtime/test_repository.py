@@ -10,7 +10,10 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from runtime import repository as repository_module
+from runtime.__main__ import main
 from runtime.bundle import Bundle
+from runtime.errors import ClipFaceFusionError
 from runtime.preprocess import Preprocessor
 from runtime.repository import build_repository
 from runtime.request import FIELDS, GenerateRequest
@@ -113,9 +116,52 @@ def test_the_bundle_may_lie_under_a_path_that_needs_quoting(micro_bundle, tmp_pa
     assert config.parameters["bundle"].string_value == str(folder)
 
 
-def test_an_existing_folder_is_not_written_into(micro_bundle, repository):
-    with pytest.raises(FileExistsError):
-        build_repository(micro_bundle, repository)
+def test_an_existing_folder_is_not_written_into(micro_bundle, tmp_path):
+    (tmp_path / "models").mkdir()
+    with pytest.raises(ClipFaceFusionError, match="'models' exists; a repository is written into a new folder"):
+        build_repository(micro_bundle, tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_repository_that_cannot_be_finished_is_not_there(micro_bundle, tmp_path, monkeypatch):
+    def fill_the_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(repository_module, "ensemble_config", fill_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        build_repository(micro_bundle, tmp_path / "models")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_elsewhere_is_told_where_it_will_find_the_bundle(micro_bundle, tmp_path):
+    build_repository(micro_bundle, tmp_path / "models", mounted_at="/bundle")
+    for name in ("preprocess", "condition", "sampler"):
+        text = (tmp_path / "models" / name / "config.pbtxt").read_text()
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        assert config.parameters["bundle"].string_value == "/bundle"
+
+
+def test_the_command_writes_either_flavour_and_says_what_is_in_it(micro_bundle, tmp_path, capsys):
+    assert main(["repository", str(micro_bundle), str(tmp_path / "embedded")]) == 0
+    assert "clipfacefusion, condition, ddim, preprocess, sampler; bundle" in capsys.readouterr().out
+    flags = ["--flavour", "native", "--device", "gpu", "--expose-unet"]
+    assert main(["repository", str(micro_bundle), str(tmp_path / "native"), *flags]) == 0
+    models = capsys.readouterr().out.partition(": ")[2].partition(";")[0].split(", ")
+    assert set(models) == {"clipfacefusion", "sampler", *STEPS, *Bundle.open(micro_bundle).specs}
+    assert "KIND_GPU" in (tmp_path / "native" / "unet" / "config.pbtxt").read_text()
+
+
+@pytest.mark.parametrize("flags", [["--networks", "onnx"], ["--device", "gpu"], ["--expose-unet"]], ids=lambda f: f[0])
+def test_a_flag_that_would_have_no_effect_is_refused(micro_bundle, tmp_path, capsys, flags):
+    assert main(["repository", str(micro_bundle), str(tmp_path / "models"), *flags]) == 1
+    assert f"{flags[0]}: only the native flavour has such models; add --flavour native" in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_without_a_traceback(micro_bundle, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["repository", str(micro_bundle), str(tmp_path / "file" / "models")]) == 1
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_the_models_move_tensors_and_import_no_engine_library():
