@@ -11,13 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
+from runtime.errors import BundleError
 from tests.training.data.media import picture
 from tests.training.data.trees import plant
+from training import recipe
 from training.__main__ import main
 from training.checkpoint import load, read_settings
 from training.data.cache import DataCache
 from training.presets import PRESETS
-from training.recipe import STAGES
+from training.recipe import STAGES, Start
 
 FEW = ["*.steps=2", "*.batch_size=6", "*.warmup_steps=0"]
 
@@ -29,7 +31,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trees = plant(root / "data")
     small = dataclasses.replace(PRESETS["micro"], mixture=PRESETS["paper"].mixture)
     places = [f"{name}={folder}" for name, folder in trees.items()]
-    split = ["data", "splits", str(trees["ravdess"]), "--out", str(root / "ravdess.json"), "--seed", "7"]
+    split = ["data", "splits", str(trees["ravdess"]), "--out", str(root / "ravdess.json"), "--seed", "10"]
     assert main([*split, "--test-fraction", "0.4"]) == 0
     flags = ["--preset", "paper", "--out", str(root / "run"), "--workers", "1", "--splits", str(root / "ravdess.json")]
     with pytest.MonkeyPatch.context() as patch:
@@ -65,9 +67,9 @@ def test_fer2013_teaches_the_emotion_head_and_is_never_a_target(paper: Path) -> 
 def test_a_split_of_ones_own_decides_who_is_trained_on_and_is_remembered(paper: Path) -> None:
     cut = json.loads((paper.parent / "ravdess.json").read_text())
     train = DataCache(paper / "data" / "ravdess")
-    assert len(train) == cut["counts"]["ravdess"]["train"] < 6
+    assert len(train) == cut["counts"]["ravdess"]["train"] == 4  # 2 by the rule that holds without a file
     said = read_settings(paper / "checkpoint")["provenance"]["splits"]
-    assert said == {"ravdess": {"seed": 7, "test_fraction": 0.4, "counts": cut["counts"]["ravdess"]}}
+    assert said == {"ravdess": {"seed": 10, "test_fraction": 0.4, "counts": cut["counts"]["ravdess"]}}
     assert len(json.loads((paper / "run.json").read_text())["splits"]) == 1
 
 
@@ -100,3 +102,15 @@ def test_without_labels_and_without_weights_the_stage_says_what_it_lacks(
     flags = ["--preset", "micro", "--out", str(tmp_path / "run"), "--workers", "1", "--stages", "autoencoder", "voice"]
     assert main([*flags, "--data", f"folder={tmp_path / 'mine'}", "--set", *FEW, "preview=false"]) == 1
     assert "error: voice: no row of the data has a label of" in capsys.readouterr().err
+
+
+def test_other_splits_in_the_same_folder_and_splits_of_nothing_are_refused(paper: Path) -> None:
+    small = dataclasses.replace(PRESETS["micro"], mixture=PRESETS["paper"].mixture, precision="bf16")
+    file = paper.parent / "ravdess.json"
+    start = Start(data={name: paper.parent / "data" / name for name in small.mixture})
+    with pytest.raises(BundleError, match="holds a run on other people"):
+        recipe.run(small.with_settings(FEW), "paper", paper, start=start)
+    with pytest.raises(BundleError, match="divides ravdess, but another file does so too"):
+        recipe.run(small, "paper", paper, start=dataclasses.replace(start, splits=(file, file)))
+    with pytest.raises(BundleError, match="divides ravdess, but --data has no ravdess=DIR"):
+        recipe.run(small, "paper", paper, start=Start(data={"ffhq": start.data["ffhq"]}, splits=(file,)))

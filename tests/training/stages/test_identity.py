@@ -107,3 +107,15 @@ def test_the_preview_has_a_row_of_people_and_a_row_of_answers(
     stage = IdentityStage(model.eval(), make_cache(person))
     stage.preview(tmp_path / "p.png")
     assert Image.open(tmp_path / "p.png").size[1] == 2 * 32
+
+
+def test_a_source_without_a_share_lends_nobody(
+    model: ClipFaceFusion, make_cache: Callable[..., DataCache], tmp_path: Path
+) -> None:
+    """Its persons have second pictures, but are never drawn: the others' crops are learned from, not nothing."""
+    for name, person in (("shared", [0, 1, 2]), ("labels", [0, 0, 1, 1])):
+        make_cache(person, source=name)
+    cache = DataCache(tmp_path / "shared", tmp_path / "labels", mixture={"shared": 1.0, "labels": 0.0})
+    stage = IdentityStage(model, cache)
+    assert not stage.has_seconds and stage.usable.tolist() == [True] * 3 + [False] * 4
+    assert stage.loss(np.random.default_rng(0), 4)["loss"].isfinite()
