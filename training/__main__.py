@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": "training.inspect_run",
     "judges": "training.evaluation.judges",
     "evaluate": "training.evaluation.command",
+    "effects": "training.effects",
     "ablate": "training.ablation",
     "probe": "training.probes",
 }

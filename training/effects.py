@@ -1,4 +1,4 @@
-"""`python -m training.effects`: does each loss improve what it is for? The same fine-tuning with and without it, from one checkpoint.
+"""`python -m training effects`: does each loss improve what it is for? The same fine-tuning with and without it, from one checkpoint.
 
 The control minimises L_simple alone, every other run L_simple and one term, on the same pictures, timesteps and noise. Then all make
 pictures of the same held-out people from the same noise, with everything told, and the differences are taken picture by picture.
@@ -40,6 +40,9 @@ CONTROL, CROSS_MODAL = "control", "cross_modal"
 FIGURES = {**TERMS, CROSS_MODAL: "cmc"}
 LOWER_IS_BETTER = ("age_mae",)
 BATCH = 32
+EXAMPLE = """example:
+  python -m training effects --from runs/base/checkpoint --out out/effects --chain-steps 3 --max-timestep 999 --part 0.5
+"""
 
 
 @dataclass(frozen=True)
@@ -215,9 +218,14 @@ def report(effects: Mapping[str, Effect], settings: Settings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Exit status 0 when the table is written, 1 on an error, 130 when interrupted."""
-    parser = argparse.ArgumentParser("python -m training.effects", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        "python -m training effects",
+        description=__doc__.split("\n")[0],
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--from", dest="base", required=True, type=Path, metavar="CHECKPOINT", help="an aligned one")
     parser.add_argument("--out", required=True, type=Path, help="folder of runs and report; goes on if it is there")
     parser.add_argument("--data", type=Path, metavar="DIR", help="a data cache to train on (default: draw the world)")
@@ -238,7 +246,3 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     print((out / "effects.md").read_text())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

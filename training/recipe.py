@@ -170,7 +170,12 @@ def run(
             "consistency": lambda: ConsistencyStage(model, data, frozen, config.losses, config.never, start.vgg),
         }
         for stage_name in later:
-            stage = _finish_or_load(stage_name, builders[stage_name], config, out, wanted)
+            try:
+                stage = _finish_or_load(stage_name, builders[stage_name], config, out, wanted)
+            except UnlabelledError as error:  # alignment, of data in which nothing would ever pass its modules
+                if processes.is_main:
+                    print(f"{stage_name} is left out: {error}")
+                continue
             if isinstance(stage, ConsistencyStage):
                 judged = {"losses": asdict(config.losses), "perceptual": stage.consistency.perceptual_source}
     if processes.is_main and (start.base is not None or (out / "diffusion" / FINAL).is_file()):

@@ -22,6 +22,7 @@ from training.data.cache import DataCache
 from training.dropout import MODALITIES
 from training.examples import Examples
 from training.features import FeatureCache
+from training.labels import UnlabelledError
 from training.model import ClipFaceFusion
 from training.pictures import save_grid, to_model
 
@@ -39,6 +40,14 @@ class AlignmentStage:
     ) -> None:
         self.cache, self.features, self.conditioner = cache, features, model.conditioner
         self.examples = Examples(model, cache, features, never)
+        told = any(self.examples.available[name].any() for name in ("audio", "age", "emotion"))
+        phrases = (features.age_phrase, features.emotion_phrase)
+        told_in_words = self.examples.available["text"].any() and any((found >= 0).any() for found in phrases)
+        if not told and not told_in_words:
+            raise UnlabelledError(
+                "alignment: no row of the data has a voice, an age or an emotion, in labels or in words, to be brought into the "
+                "estimators' spaces; add data that has, or leave the stage out"
+            )
         self.module = nn.ModuleDict({"attributes": model.conditioner.attributes.requires_grad_(True)})
         self.module.register_parameter("logit_scale", nn.Parameter(torch.tensor(np.log(10.0), dtype=torch.float32)))
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from training.data.cache import DataCache
 from training.features import FeatureCache
+from training.labels import UnlabelledError
 from training.model import ClipFaceFusion
 from training.stages.alignment import AlignmentStage
 from training.stages.diffusion import DiffusionStage
@@ -34,6 +35,15 @@ def train(stage: AlignmentStage, steps: int) -> dict[str, list[float]]:
         for name, values in history.items():
             values.append(terms[name].item())
     return history
+
+
+def test_data_that_says_nothing_of_age_mood_or_voice_is_refused(
+    little_model: ClipFaceFusion, little_world: DataCache, little_features: FeatureCache
+) -> None:
+    never = ("text", "audio", "age", "emotion")
+    with pytest.raises(UnlabelledError, match="leave the stage out"):
+        AlignmentStage(little_model, little_world, little_features, never)
+    AlignmentStage(little_model, little_world, little_features, never[1:])  # its captions speak of age and mood
 
 
 def test_every_distance_shrinks(stage: AlignmentStage) -> None:
