@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             targets=options.targets,
             allow_parity_miss=options.allow_parity_miss,
             timing_cache=options.timing_cache,
+            face_pack=options.face_pack,
             progress=lambda line: print(line, flush=True),
         )
     except (ClipFaceFusionError, OSError) as error:
@@ -68,6 +69,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="FILE",
         help="kernel times that the builds of target tensorrt read and extend",
+    )
+    parser.add_argument(
+        "--face-pack",
+        type=Path,
+        metavar="DIR",
+        help="an insightface pack: its ArcFace network becomes the identity encoder, for non-commercial research only. "
+        "Use the one that the checkpoint was trained beside",
     )
     return parser.parse_args(arguments)
 

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from export.unconditional import Unconditional
 from runtime.spec import EngineSpec
 from training.model import ENGINE_METHODS, ClipFaceFusion
 
@@ -24,7 +25,7 @@ class Exportable(nn.Module):
     only the networks that this engine uses are held, since the exporter carries every weight that it sees through all its passes.
     """
 
-    def __init__(self, model: ClipFaceFusion, spec: EngineSpec) -> None:
+    def __init__(self, model: ClipFaceFusion | Unconditional, spec: EngineSpec) -> None:
         super().__init__()
         self.spec = spec
         self.method = ENGINE_METHODS[spec.name]
@@ -63,7 +64,7 @@ def used_networks(model: nn.Module, method: str, inputs: tuple[Tensor, ...]) -> 
     return used
 
 
-def only(model: ClipFaceFusion, names: set[str]) -> ClipFaceFusion:
+def only(model: nn.Module, names: set[str]) -> nn.Module:
     """`model` without its other children; the weights are shared, and using a missing network raises AttributeError."""
     part = copy.copy(model)
     part._modules = {

@@ -35,6 +35,7 @@ KEPT_OPERATIONS: Mapping[str, str] = {
     "LayerNormalization": STATISTICS,
     "ReduceMean": STATISTICS,
     "ReduceL2": STATISTICS,
+    "LpNormalization": STATISTICS,
     "Div": QUOTIENT,
     "Sin": PHASE,
     "Cos": PHASE,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from export.unconditional import Unconditional
 from runtime.spec import EngineSpec, TensorSpec
 from training.model import ClipFaceFusion
 
@@ -28,8 +29,10 @@ class ReferenceInputs:
     seed: int = 0
 
     @classmethod
-    def of(cls, model: ClipFaceFusion) -> ReferenceInputs:
-        """For `model`'s vocabulary and schedule."""
+    def of(cls, model: ClipFaceFusion | Unconditional) -> ReferenceInputs:
+        """For `model`'s vocabulary, if it has one, and schedule."""
+        if isinstance(model, Unconditional):
+            return cls(0, 0, 0, model.schedule.num_train_timesteps)
         words = model.tokenizer
         return cls(len(words), words.bos_token_id, words.eos_token_id, model.schedule.num_train_timesteps)
 

@@ -23,7 +23,12 @@ SEEDS = (11, 12, 13)
 def conditions(
     engines: Mapping[str, Engine], inputs: ReferenceInputs, seed: int, sources: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """The `cond` entries (1, ...) of a request that gives `sources`: reference inputs through the encoders, then fusion."""
+    """The `cond` entries (1, ...) of a request that gives `sources`: reference inputs through the encoders, then fusion.
+
+    None for a model without fusion, which draws from noise alone.
+    """
+    if "fusion" not in engines:
+        return {}
     draw = inputs.seeded(seed)
     one = {"B": 1}
     spec = engines["fusion"].spec

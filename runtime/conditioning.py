@@ -26,7 +26,7 @@ EMOTION_SOURCES = ("emotion", "valence_arousal", "emotion_text", "audio")
 
 
 class Conditioner:
-    """Runs the encoders and fusion of one bundle. Usable from many threads, one request at a time."""
+    """Runs the encoders and fusion of one bundle, nothing where it has none. Usable from many threads, one request at a time."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
@@ -40,6 +40,8 @@ class Conditioner:
         """
         start = time.perf_counter()
         report = prepared.report
+        if not self._bundle.model.cond:  # drawn from noise alone
+            return {}, report
         with self._lock:
             inputs = self._encode(prepared)
             if prepared.has("image") and self._bundle.model.has_estimators:

@@ -92,8 +92,21 @@ def _ladder(manifest: Manifest) -> list[str]:
             f"  inversion {_figure(figures['inversion']['relative_error'])} and back "
             f"{_figure(figures['inversion']['restored_relative_error'])} (limit {limits['inversion']:g}), "
             f"picture {_decibels(image)}, SSIM {image['ssim']}, at most {image['largest_difference_levels']} levels of 255 off",
+            *_chaos(figures),
         ]
     return lines
+
+
+def _chaos(figures: Mapping[str, Any]) -> list[str]:
+    """What to think of these figures where torch does not meet the limits itself."""
+    own = figures.get("sensitivity")
+    if own is None:
+        return []
+    return [
+        f"  CHAOTIC: torch itself, started {own['rounding']:.1e} off, ends {_figure(own['trajectory'])} away "
+        f"(inversion {_figure(own['inversion'])}, and back {_figure(own['restored'])}).",
+        f"  Where torch misses a limit, {own['multiple']:g} times its own error is the limit; single calls keep theirs. Is the model trained?",
+    ]
 
 
 def _fp16(manifest: Manifest) -> list[str]:

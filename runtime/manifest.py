@@ -51,7 +51,7 @@ class Manifest:
     guidance_scale     what a request without one gets
     files              name -> {"sha256": hex, "bytes": int}, all but the manifest itself
     parity             kind -> {"limits", "engines": {engine: {"max_abs_error", "relative_error"}}, "step", "trajectory", "image",
-                       "inversion"}: against torch, measured at export (`runtime/ladder.py`)
+                       "inversion"}: against torch, measured at export (`runtime/ladder.py`), and of a chaotic model "sensitivity"
     parity_missed      the comparisons that failed, a sentence each; only an export that was told to go on writes any
     precision          kind -> how weights are stored and what is computed in
     fp16               engine -> {"nodes", "kept": {reason: nodes}, "largest", "tensor", "overflowing"}: what FP16 graphs leave in FP32,
@@ -95,7 +95,7 @@ class Manifest:
         for name, record in self.files.items():
             _check_record(name, record)
         needed = {
-            TOKENIZER,
+            *([TOKENIZER] if self.model.cond else []),  # without conditions there are no words
             CONSTANTS,
             PARITY,
             *(onnx_file(engine, kind) for engine in self.engines for kind in self.kinds),

@@ -79,6 +79,11 @@ def build_repository(
     if out.exists():
         raise ClipFaceFusionError(f"'{out.name}' exists; a repository is written into a new folder")
     opened = Bundle.open(bundle)
+    if not opened.model.cond:
+        raise BundleError(
+            f"bundle '{opened.manifest.name}' draws from noise alone, and the served models take conditions; use it in process: "
+            "python -m runtime generate BUNDLE --seed 7 --out face.png"
+        )
     shared = {"bundle": mounted_at or str(Path(bundle).resolve()), "bundle_sha256": opened.hash}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=out.name + ".", dir=out.parent) as unfinished:

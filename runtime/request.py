@@ -64,7 +64,8 @@ NUMPY_DTYPE: Mapping[str, Any] = {"BYTES": np.object_, "FP32": np.float32, "INT3
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """What to make a face from. Every field is optional, at least one condition must be given; checked on construction.
+    """What to make a face from. Every field is optional; values are checked on construction. That there is a condition is checked by
+    `runtime.preprocess`, which knows whether the bundle takes any.
 
     Raises RequestError naming the field, the value and the allowed range. Fields are described in `FIELDS`.
     """
@@ -93,8 +94,6 @@ class GenerateRequest:
                 "emotion_intensity",
                 f"got {self.emotion_intensity:g} without emotion; give emotion as well, or leave it out",
             )
-        if not self.conditions:
-            raise RequestError("request", f"no condition given; give at least one of {', '.join(CONDITIONS)}")
 
     @property
     def conditions(self) -> tuple[str, ...]:

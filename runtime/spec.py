@@ -104,6 +104,7 @@ class EngineSpec:
 class ModelSpec:
     """The sizes from which every engine's contract follows. Written by the exporter, read from the manifest.
 
+    `cond` without entries is a model that draws from noise alone: it has no encoders and no fusion, and their widths mean nothing.
     `sample_shape` (C, H, W) is what the UNet denoises: pixels, or latents when `is_latent`. `cond` lists the entries of the
     conditioning mapping by name with their shape without batch; `features` is the width of the encoders' shared space.
     """
@@ -161,7 +162,12 @@ def engine_specs(model: ModelSpec) -> dict[str, EngineSpec]:
     cond = tuple(f32(name, *shape) for name, shape in model.cond.items())
     image = f32("image", 3, size, size)  # [-1, 1]
     latents = f32("latents", *model.sample_shape)
-    specs = [
+    unet = EngineSpec(
+        "unet",
+        (f32("sample", *model.sample_shape), i64("timestep"), *cond),
+        (f32("noise_pred", *model.sample_shape),),
+    )
+    conditioning = [
         EngineSpec(
             "text_encoder",
             (i64("input_ids", model.text_length), i64("attention_mask", model.text_length)),
@@ -203,12 +209,8 @@ def engine_specs(model: ModelSpec) -> dict[str, EngineSpec]:
             ),
             cond,
         ),
-        EngineSpec(
-            "unet",
-            (f32("sample", *model.sample_shape), i64("timestep"), *cond),
-            (f32("noise_pred", *model.sample_shape),),
-        ),
     ]
+    specs = [*conditioning, unet] if model.cond else [unet]
     if model.is_latent:
         specs += [
             EngineSpec("encoder", (image,), (latents,), few),

@@ -10,25 +10,27 @@ import numpy as np
 from runtime.bundle import Bundle
 from runtime.engines import Engine
 from runtime.errors import BundleError
-from runtime.ladder import Check, Course, Reference, checks, limits_from, relative_error
+from runtime.ladder import Check, Course, Reference, Sensitivity, checks, limits_from, relative_error
 from runtime.manifest import ONNX, PARITY, REMEDY
 
 
 def verify(bundle: Bundle, kind: str = ONNX) -> Iterator[Check]:
     """Climb the whole ladder with an opened bundle (whose hashes are therefore checked) and one kind of its networks.
 
-    The limits are the manifest's. Raises BundleError if a reference or a limit is missing, EngineError if an engine fails.
+    The limits are the manifest's, and for a chaotic model its sensitivity too. Raises BundleError if a reference or a limit is missing, EngineError if an engine fails.
     """
     try:
         limits = limits_from(bundle.manifest.parity[kind]["limits"])
     except (KeyError, TypeError):
         raise BundleError(f"manifest.json: no parity of {kind} networks to compare with; {REMEDY}") from None
+    stored = bundle.manifest.parity[kind].get("sensitivity")
+    own = None if stored is None else Sensitivity.from_dict(stored)
     tensors = bundle.parity_tensors()
     reference = Reference.from_tensors(tensors)
     engines = {name: bundle.engine(name, kind) for name in bundle.specs}
     course = Course(bundle.schedule, bundle.uncond, bundle.manifest.guidance_scale)
     reached = {name: {"relative_error": _engine_error(engine, tensors)} for name, engine in engines.items()}
-    yield from checks({"engines": reached, **course.measure(engines, reference)}, limits)
+    yield from checks({"engines": reached, **course.measure(engines, reference)}, limits, own)
 
 
 def _engine_error(engine: Engine, tensors: Mapping[str, np.ndarray]) -> float | None:

@@ -1,6 +1,7 @@
-"""The optional autoencoder: a stock diffusers `AutoencoderTiny`, with latents normalised to unit variance.
+"""The optional autoencoder: a stock network of diffusers, with latents normalised to unit variance.
 
-It has no normalisation layers, so it may be trained on crops. Letters: B batch, C latent channels, H and W latent size.
+Ours is an `AutoencoderTiny`: it has no normalisation layers, so it may be trained on crops. A published `AutoencoderKL`, `VQModel` or
+`AutoencoderTiny` stands in its place as it is. Letters: B batch, C latent channels, H and W latent size.
 """
 
 from __future__ import annotations
@@ -9,8 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from torch import Tensor, nn
+
+Network = AutoencoderTiny | AutoencoderKL | VQModel
+NETWORKS: Mapping[str, type[Network]] = {
+    network.__name__: network for network in (AutoencoderTiny, AutoencoderKL, VQModel)
+}
 
 
 def build_network(settings: Mapping[str, Any]) -> AutoencoderTiny:
@@ -31,17 +37,34 @@ class Autoencoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: AutoencoderTiny) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
+        self.take(network)
+
+    def take(self, network: Network) -> None:
+        """Use `network`, with the statistics of latents that its own configuration gives: mean 0 and variance 1 where it says nothing.
+
+        diffusers' pipelines denoise `(latents - shift_factor) * scaling_factor`, or with statistics by channel
+        `(latents - latents_mean) * scaling_factor / latents_std`.
+        """
         self.network = network
-        channels = network.config.latent_channels
-        self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
-        self.register_buffer("std", torch.ones(1, channels, 1, 1))
+        config = network.config
+        shift, spread = config.get("latents_mean"), config.get("latents_std")
+        mean = torch.tensor(shift if shift is not None else [config.get("shift_factor") or 0.0])
+        std = torch.tensor(spread if spread is not None else [1.0]) / config.scaling_factor
+        shape = (1, config.get("vq_embed_dim") or config.latent_channels, 1, 1)
+        self.register_buffer("mean", mean.float().view(1, -1, 1, 1).expand(shape).contiguous())
+        self.register_buffer("std", std.float().view(1, -1, 1, 1).expand(shape).contiguous())
 
     @property
     def factor(self) -> int:
         """Picture pixels per latent pixel, along one side."""
-        return 2 ** (len(self.network.config.encoder_block_out_channels) - 1)
+        config = self.network.config
+        return 2 ** (len(config.get("encoder_block_out_channels") or config.block_out_channels) - 1)
+
+    def sample_shape(self, image_size: int) -> tuple[int, int, int]:
+        """(C, H, W) of the latents of a picture of that size."""
+        return self.mean.shape[1], image_size // self.factor, image_size // self.factor
 
     @property
     def is_trained(self) -> bool:
@@ -50,7 +73,12 @@ class Autoencoder(nn.Module):
 
     def encode(self, image: Tensor) -> Tensor:
         """Picture → normalised latents."""
-        return (self.network.encode(image).latents - self.mean) / self.std
+        return (self.latents(image) - self.mean) / self.std
+
+    def latents(self, image: Tensor) -> Tensor:
+        """Picture → latents as the network makes them: of `AutoencoderKL` the distribution's mean, without its noise."""
+        encoded = self.network.encode(image)
+        return encoded.latent_dist.mean if isinstance(self.network, AutoencoderKL) else encoded.latents
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents → picture, clamped to [-1, 1]."""

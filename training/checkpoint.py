@@ -91,7 +91,9 @@ def load(folder: Path) -> ClipFaceFusion:
         fill_slot(model, slot, folder / "estimators" / f"{name}.safetensors")
     if model.autoencoder is not None:
         fill_slot(model, "autoencoder", folder / "autoencoder")
-        for name in ("mean", "std"):
+        for name in (
+            ("mean", "std") if settings["latents"] else ()
+        ):  # none: those that a published network states itself
             getattr(model.autoencoder, name).copy_(torch.tensor(settings["latents"][name]).view(1, -1, 1, 1))
     return model.float().eval()
 

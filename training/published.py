@@ -6,16 +6,17 @@ with our names, as in a checkpoint's `estimators/`. Only safetensors is read, ne
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderTiny
 from torch import nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection, Wav2Vec2Model
 from transformers.utils import logging as transformers_logging
 
 from runtime.errors import BundleError
+from training.autoencoder import NETWORKS, Network
 from training.estimators import load_estimator
 from training.model import ClipFaceFusion
 
@@ -55,22 +56,33 @@ def fill_slot(model: ClipFaceFusion, slot: str, folder: Path) -> None:
     try:
         if slot == "unet":
             # The published unconditional UNet becomes ours by its stock "identity" class embedding: no new weights.
-            model.unet = _read(type(model.unet), folder, low_cpu_mem_usage=False, class_embed_type="identity")
-        elif slot == "autoencoder" and model.autoencoder is not None:
-            model.autoencoder.network = _read(AutoencoderTiny, folder, low_cpu_mem_usage=False)
+            model.unet = read_network(type(model.unet), folder, low_cpu_mem_usage=False, class_embed_type="identity")
+        elif slot == "autoencoder":
+            if model.autoencoder is None:
+                raise ValueError("this model works on pixels and has no autoencoder; choose a latent preset")
+            model.autoencoder.take(read_autoencoder(folder))
         elif slot == "text_encoder":
-            model.text_encoder = _read(CLIPTextModelWithProjection, folder)
+            model.text_encoder = read_network(CLIPTextModelWithProjection, folder)
         elif slot == "image_encoder":
-            model.image_encoder = _read(CLIPVisionModelWithProjection, folder)
+            model.image_encoder = read_network(CLIPVisionModelWithProjection, folder)
         elif slot == "audio_encoder":
-            model.audio_encoder.wav2vec2 = _read(Wav2Vec2Model, folder)
+            model.audio_encoder.wav2vec2 = read_network(Wav2Vec2Model, folder)
     except (OSError, ValueError, RuntimeError) as error:
         raise BundleError(f"{slot}: cannot load {folder}: {error}") from error
     model.float()  # weights stored in half would be kept in half
     _check_width(model, slot)
 
 
-def _read(network: Any, folder: Path, **settings: Any) -> Any:
+def read_autoencoder(folder: Path) -> Network:
+    """A published autoencoder, of the class that its own configuration names; raises ValueError or OSError."""
+    name = json.loads((folder / "config.json").read_text()).get("_class_name")
+    if name not in NETWORKS:
+        raise ValueError(f"its config.json names {name!r}; known are {', '.join(NETWORKS)}")
+    network: Network = read_network(NETWORKS[name], folder, low_cpu_mem_usage=False)
+    return network
+
+
+def read_network(network: Any, folder: Path, **settings: Any) -> Any:
     """The library's own loader; raises ValueError where it would only warn that it made up a weight that the folder lacks."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # a CLIP folder holds both towers: half of it is no surprise
@@ -99,6 +111,8 @@ def _check_width(model: ClipFaceFusion, slot: str) -> None:
         "audio_encoder": (model.audio_encoder.wav2vec2.config.hidden_size, model.audio_encoder.emotion.in_features),
         "unet": (model.unet.config.in_channels, model.config.unet["in_channels"]),
     }.get(slot)
+    if slot == "autoencoder" and model.autoencoder is not None:
+        expected = (tuple(model.autoencoder.sample_shape(model.config.image_size)), model.spec().sample_shape)
     if expected and expected[0] != expected[1]:
         raise BundleError(
             f"{slot}: width {expected[0]} does not fit this model's {expected[1]}; choose a preset of that size"

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from runtime.emotions import EMOTIONS
+from runtime.errors import RequestError
+from runtime.guidance import GUIDANCE_OFF
 from runtime.noise import SEED_LIMIT
 from runtime.preprocess.audio import decode_audio, normalise
 from runtime.preprocess.image import clip_pixels, decode_image, identity_pixels, model_pixels
 from runtime.preprocess.prepared import TEXT_SOURCES, Prepared
 from runtime.preprocess.text import Tokenizer
 from runtime.report import TIMINGS, elapsed_ms
-from runtime.request import GenerateRequest
+from runtime.request import CONDITIONS, GenerateRequest
 from runtime.spec import SOURCES, ModelSpec
 from runtime.words import find_phrases
 
@@ -34,11 +36,12 @@ class Preprocessor:
     def __init__(self, model: ModelSpec, tokenizer_path: Path, guidance_scale: float) -> None:
         self._model = model
         self._guidance_scale = guidance_scale
-        self._tokenizer = Tokenizer(tokenizer_path, model.text_length)
+        self._tokenizer = Tokenizer(tokenizer_path, model.text_length) if model.cond else None
 
     def __call__(self, request: GenerateRequest) -> Prepared:
         """Decode and check everything that the request holds. Raises RequestError naming the field."""
         start = time.perf_counter()
+        self._check_conditions(request)
         arrays: dict[str, np.ndarray] = {}
         report: dict[str, Any] = {"conditions": list(request.conditions), "inferred": {}, "warnings": []}
         given: set[str] = set()
@@ -77,8 +80,26 @@ class Preprocessor:
             notes=np.array([json.dumps(report).encode()], np.object_),
         )
 
+    def _check_conditions(self, request: GenerateRequest) -> None:
+        """Whether the request gives what this model needs, and nothing that it could not follow."""
+        if self._model.cond:
+            if not request.conditions:
+                raise RequestError("request", f"no condition given; give at least one of {', '.join(CONDITIONS)}")
+            return
+        if request.conditions:
+            raise RequestError(
+                request.conditions[0],
+                f"this bundle draws from noise alone and follows no conditions; leave {', '.join(request.conditions)} out",
+            )
+        if request.guidance_scale not in (None, GUIDANCE_OFF):
+            raise RequestError(
+                "guidance_scale",
+                f"got {request.guidance_scale:g}; this bundle draws from noise alone, with nothing to be guided to; leave it out",
+            )
+
     def _read_text(self, text: str, arrays: dict[str, np.ndarray], report: dict[str, Any]) -> set[str]:
         """Tokenize the text and what it says about age and emotion (eqs 5, 7), which have inputs of their own."""
+        assert self._tokenizer is not None, "a text without a model that takes conditions is refused before"
         phrases = find_phrases(text)
         rows = {
             source: words

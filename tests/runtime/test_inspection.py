@@ -45,6 +45,16 @@ def test_a_missed_limit_stands_out_and_no_number_is_not_a_number(manifest: Manif
     assert "DOES NOT COMPUTE WHAT TORCH DOES  onnx-fp16: step t=9" in text and "one UNet step not finite" in text
 
 
+def test_a_chaotic_model_is_marked_and_a_calm_one_is_not(manifest: Manifest) -> None:
+    own = {"rounding": 1.2e-7, "multiple": 10, "trajectory": 1.5, "inversion": 2e-5, "restored": None}
+    parity = {**manifest.parity, "onnx": {**manifest.parity["onnx"], "sensitivity": own}}
+    text = "\n".join(bundle_lines(dataclasses.replace(manifest, parity=parity)))
+    assert (
+        "CHAOTIC: torch itself, started 1.2e-07 off, ends 1.5e+00 away (inversion 2.0e-05, and back not finite)" in text
+    )
+    assert "CHAOTIC" not in "\n".join(bundle_lines(manifest))
+
+
 def test_memory_adds_up_and_grows_with_the_rows(manifest: Manifest) -> None:
     lines = memory_lines(manifest, BUCKETS)
     (total,) = (line.split()[2:] for line in lines if line.startswith("all weights"))

@@ -16,7 +16,9 @@ from runtime.ladder import (
     Course,
     Limits,
     Reference,
+    Sensitivity,
     checks,
+    disturbed,
     limits_from,
     limits_to_dict,
     relative_error,
@@ -128,6 +130,71 @@ def test_an_overflow_misses_every_rung_and_is_null_in_json(reference: Reference)
     assert figures["trajectory"]["relative_error"] is None
     missed = {check.rung for check in checks(figures, LIMITS[ONNX_FP16]) if not check.holds}
     assert missed == {"step", "trajectory", "image", "inversion"}
+
+
+class Chaotic(Linear):
+    """Answers that turn with every hundredth of a sample: one call is exact, and twenty lose all likeness."""
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"noise_pred": (2 * self.factor * np.sin(60 * inputs["sample"])).astype(np.float32)}
+
+
+class OneBitOff(Chaotic):
+    """The same network by another order of sums."""
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"noise_pred": np.nextafter(super().__call__(inputs)["noise_pred"], np.float32(2))}
+
+
+@pytest.fixture(scope="module")
+def chaos() -> tuple[Reference, Sensitivity]:
+    torch = {"unet": Chaotic()}
+    reference = COURSE.reference(torch, START, COND)
+    return reference, COURSE.sensitivity(torch, reference, 2.0**-23)
+
+
+def missed(unet: Linear, reference: Reference, own: Sensitivity | None) -> set[str]:
+    figures = COURSE.measure({"unet": unet}, reference)
+    return {check.rung for check in checks(figures, LIMITS[ONNX], own) if not check.holds}
+
+
+def test_a_walk_that_torch_cannot_repeat_is_not_asked_of_a_network(chaos: tuple[Reference, Sensitivity]) -> None:
+    reference, own = chaos
+    assert own.trajectory is not None and own.trajectory > 0.01
+    assert "trajectory" in missed(OneBitOff(), reference, None)
+    assert not missed(OneBitOff(), reference, own)
+
+
+def test_chaos_excuses_no_wrong_call(chaos: tuple[Reference, Sensitivity]) -> None:
+    assert missed(Chaotic(error=1e-3), *chaos) >= {"step"}
+
+
+def test_torch_that_holds_a_limit_itself_moves_none(reference: Reference) -> None:
+    """A calm model's sensitivity changes no check, so an error in its walk is refused as before."""
+    own = COURSE.sensitivity({"unet": Linear()}, reference, 2.0**-23)
+    assert own.trajectory is not None and 0 < own.trajectory < LIMITS[ONNX].trajectory
+    figures = COURSE.measure({"unet": Linear(error=1e-3)}, reference)
+    assert list(checks(figures, LIMITS[ONNX], own)) == list(checks(figures, LIMITS[ONNX]))
+
+
+def test_limits_follow_torchs_own_error_by_the_multiple() -> None:
+    own = Sensitivity(1e-7, 10, trajectory=0.01, image_psnr_db=50, image_ssim=0.999, inversion=1e-5, restored=None)
+    limits = LIMITS[ONNX]
+    walk = Check("trajectory", "20 steps", "relative error", 0.05, limits.trajectory)
+    psnr = Check("image", "PSNR", "dB", 35, limits.image_psnr_db, at_least=True)
+    likeness = Check("image", "SSIM", "likeness", 0.95, limits.image_ssim, at_least=True)
+    judged = [own.judge(walk, 0.01), own.judge(psnr, 50), own.judge(likeness, 0.999)]
+    assert [round(check.limit, 6) for check in judged] == [0.1, 30, 0.9] and all(check.holds for check in judged)
+    assert str(judged[0]) == "trajectory 20 steps: relative error 0.05, limit 0.1 (torch against itself 0.01)"
+    assert own.judge(walk, 1e-5) == own.judge(walk, None) == walk and not walk.holds
+
+
+def test_a_disturbance_is_one_rounding_up_or_down_for_every_element() -> None:
+    values = np.random.default_rng(1).standard_normal((1, 3, 16, 16)).astype(np.float32)
+    moved = disturbed(values, 2.0**-23)
+    steps = np.abs(moved.view(np.int32) - values.view(np.int32))
+    assert set(np.unique(steps)) <= {1, 2} and 0.3 < np.mean(moved > values) < 0.7
+    assert np.array_equal(moved, disturbed(values, 2.0**-23))
 
 
 def test_a_check_is_one_line_with_its_limit() -> None:

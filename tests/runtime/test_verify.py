@@ -95,6 +95,27 @@ def test_damaged_limits_are_a_bundle_error(bundle, limits):
         list(verify(bundle))
 
 
+def chaotic(own: dict[str, float]) -> dict:
+    still = {"trajectory": 0, "image_psnr_db": 100, "image_ssim": 1, "inversion": 0, "restored": 0}
+    return {"limits": limits_to_dict(LIMITS[ONNX]), "sensitivity": {"rounding": 1e-7, "multiple": 10, **still, **own}}
+
+
+def test_a_chaotic_models_walk_is_held_to_torchs_own_and_says_so(bundle, monkeypatch):
+    parity = {ONNX: chaotic({"trajectory": 0.9})}
+    object.__setattr__(bundle, "manifest", dataclasses.replace(bundle.manifest, parity=parity))
+    monkeypatch.setattr(Referenced, "shift", {"ladder.samples": 0.5, "ladder.inverted": 0.5})
+    (walk,) = (check for check in verify(bundle) if check.rung == "trajectory")
+    assert walk.holds and walk.limit == 9 and str(walk).endswith("(torch against itself 0.9)")
+    assert "inversion" in {check.rung for check in verify(bundle) if not check.holds}, "torch repeats that one"
+
+
+@pytest.mark.parametrize("own", [{"trajectory": "large"}, {"patience": 1}])
+def test_a_damaged_sensitivity_is_a_bundle_error(bundle, own):
+    object.__setattr__(bundle, "manifest", dataclasses.replace(bundle.manifest, parity={ONNX: chaotic(own)}))
+    with pytest.raises(BundleError, match="parity sensitivity is damaged"):
+        list(verify(bundle))
+
+
 def test_the_exported_bundle_holds_on_this_machine(micro_bundle):
     with Bundle.open(micro_bundle) as bundle:
         checks = list(verify(bundle))

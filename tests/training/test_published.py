@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DModel, VQModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, Wav2Vec2Config, Wav2Vec2Model
 
 from runtime.errors import BundleError
+from training import checkpoint
 from training.model import ClipFaceFusion
 from training.presets import MICRO, MICRO_PIXEL
 from training.published import ESTIMATOR_SLOTS, estimator, fill_slot
@@ -104,6 +107,90 @@ def test_a_folder_of_pickles_is_refused(model: ClipFaceFusion, tmp_path: Path) -
 def test_a_missing_folder_is_named(model: ClipFaceFusion, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"config\.json"):
         fill_slot(model, "unet", tmp_path / "nothing")
+
+
+SMALL = {"block_out_channels": (8, 8, 8), "norm_num_groups": 4, "latent_channels": 4}
+BLOCKS = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3}
+AUTOENCODERS = {
+    "kl": lambda: AutoencoderKL(**SMALL, **BLOCKS, scaling_factor=0.36, shift_factor=0.12),
+    "kl-by-channel": lambda: AutoencoderKL(
+        **SMALL, **BLOCKS, scaling_factor=0.5, latents_mean=[0.1, 0.2, 0.3, 0.4], latents_std=[1.0, 2.0, 3.0, 4.0]
+    ),
+    "vq": lambda: VQModel(**SMALL, **BLOCKS, scaling_factor=0.5, num_vq_embeddings=16),
+    "tiny": lambda: AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8),
+        num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(1, 1, 1),
+        scaling_factor=2.0,
+        shift_factor=0.5,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def latent_model(model: ClipFaceFusion) -> ClipFaceFusion:
+    return ClipFaceFusion(MICRO, model.tokenizer).eval()
+
+
+@pytest.mark.parametrize("kind", AUTOENCODERS)
+def test_a_published_autoencoder_gives_the_latents_that_its_pipelines_denoise(
+    latent_model: ClipFaceFusion, kind: str, tmp_path: Path
+) -> None:
+    """As diffusers' pipelines write it: `(latents - shift) * scaling`, of AutoencoderKL without the encoder's noise."""
+    torch.manual_seed(2)
+    published = AUTOENCODERS[kind]().eval()
+    published.save_pretrained(tmp_path)
+    fill_slot(latent_model, "autoencoder", tmp_path)
+    latent_model.eval()
+    image = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        encoded = published.encode(image)
+        raw = encoded.latent_dist.mode() if kind.startswith("kl") else encoded.latents
+        shift, scaling = {
+            "kl": (0.12, 0.36),
+            "kl-by-channel": (
+                torch.tensor([0.1, 0.2, 0.3, 0.4]).view(4, 1, 1),
+                0.5 / torch.tensor([1.0, 2, 3, 4]).view(4, 1, 1),
+            ),
+            "vq": (0, 0.5),
+            "tiny": (0.5, 2.0),
+        }[kind]
+        latents = (raw - shift) * scaling
+        torch.testing.assert_close(latent_model.encode(image), latents)
+        expected = published.decode(raw).sample.clamp(-1, 1)
+        torch.testing.assert_close(latent_model.decode(latents), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_checkpoint_says_nothing_of_latents_where_a_published_autoencoder_does(
+    latent_model: ClipFaceFusion, tmp_path: Path
+) -> None:
+    checkpoint.save(latent_model, tmp_path / "c", {})
+    torch.manual_seed(3)
+    AUTOENCODERS["kl"]().save_pretrained(tmp_path / "kl")
+    shutil.rmtree(tmp_path / "c" / "autoencoder")
+    shutil.copytree(tmp_path / "kl", tmp_path / "c" / "autoencoder")
+    settings = tmp_path / "c" / checkpoint.CONFIG_FILE
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"latents": None}))
+    autoencoder = checkpoint.load(tmp_path / "c").autoencoder
+    assert autoencoder is not None and autoencoder.is_trained and autoencoder.factor == 4
+    assert autoencoder.mean.flatten().tolist() == pytest.approx([0.12] * 4)
+    assert autoencoder.std.flatten().tolist() == pytest.approx([1 / 0.36] * 4)
+
+
+def test_an_autoencoder_that_does_not_fit_is_refused(
+    model: ClipFaceFusion, latent_model: ClipFaceFusion, tmp_path: Path
+) -> None:
+    AutoencoderKL(**{**SMALL, **BLOCKS, "latent_channels": 3}).save_pretrained(tmp_path / "three")
+    with pytest.raises(BundleError, match=r"autoencoder: width \(3, 8, 8\) does not fit this model's \(4, 8, 8\)"):
+        fill_slot(latent_model, "autoencoder", tmp_path / "three")
+    with pytest.raises(BundleError, match="this model works on pixels and has no autoencoder"):
+        fill_slot(model, "autoencoder", tmp_path / "three")
+    model.unet.save_pretrained(tmp_path / "unet")
+    with pytest.raises(
+        BundleError, match=r"its config\.json names 'UNet2DModel'; known are AutoencoderTiny, AutoencoderKL"
+    ):
+        fill_slot(latent_model, "autoencoder", tmp_path / "unet")
 
 
 @pytest.mark.parametrize("slot", ESTIMATOR_SLOTS)

@@ -41,7 +41,7 @@ class AutoencoderStage:
             [self.cache.images[r, t : t + crop, s : s + crop] for r, t, s in zip(rows, tops, lefts, strict=True)]
         )
         image = to_model(crops).to(self._device(), memory_format=torch.channels_last)
-        latents = self.module.network.encode(image).latents
+        latents = self.module.latents(image)
         error = self.module.network.decode(latents).sample.float() - image
         pixels = error.square().mean()
         edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
@@ -57,7 +57,7 @@ class AutoencoderStage:
     def preview(self, path: Path) -> None:
         """Originals above reconstructions."""
         image = to_model(self.cache.images[self.cache.draw(np.random.default_rng(0), 8)]).to(self._device())
-        rebuilt = self.module.network.decode(self.module.network.encode(image).latents).sample.clamp(-1, 1)
+        rebuilt = self.module.network.decode(self.module.latents(image)).sample.clamp(-1, 1)
         save_grid(torch.cat([image, rebuilt]), 8, path)
 
     @torch.no_grad()
@@ -66,7 +66,7 @@ class AutoencoderStage:
         rows = np.sort(self.cache.draw(np.random.default_rng(0), count))
         latents = torch.cat(
             [
-                self.module.network.encode(to_model(self.cache.images[part]).to(self._device())).latents
+                self.module.latents(to_model(self.cache.images[part]).to(self._device()))
                 for part in np.array_split(rows, -(-count // PART))
             ]
         )
