@@ -1,10 +1,12 @@
 # Commands for a clone of the repository. A fresh machine needs Python 3.11 or newer (3.11 or 3.12 to serve) and make.
 #
 #   PYTHON=python3.12        the interpreter that .venv is made from, used once
+#   BUNDLE=DIR               the bundle with plans that `make gpu-verify` tries
 #   TORCH_INDEX=URL          where `make test` and `make check` find torch. On Linux plain pip takes the CUDA build, several GB;
 #                            for the CPU build: TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 PYTHON ?= python3
+BUNDLE ?= out/bundle
 TORCH_INDEX ?=
 
 BIN := .venv/bin
@@ -16,10 +18,10 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLEL
 CAN_SERVE := from runtime import tritonserver as t; why = t.unavailable_reason(); print("" if why and t.INSTALL not in why else "serve")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test check gpu-verify clean
 
 help:    ## this list
-	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST)
 	@printf '\nOn Linux, for torch without CUDA: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu\n'
 
 demo: .venv/installed-demo    ## serve the shipped bundle, ask it for faces over gRPC, write out/demo.png; no torch, no GPU
@@ -34,6 +36,9 @@ check: .venv/installed-all    ## format, lint, types and import rules; at most a
 	$(BIN)/mypy $(TYPED)
 	set -e; for model in triton_repo/*/1/model.py; do $(BIN)/mypy --no-error-summary $$model; done
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -q tests/test_architecture.py
+
+gpu-verify: .venv/installed-demo    ## on a machine with a GPU: run every plan of BUNDLE=DIR that fits it, write out/gpu-report.json to send home
+	$(BIN)/python -m runtime gpu-verify $(BUNDLE) --report out/gpu-report.json
 
 clean:    ## remove what these commands made, the environment included; trained runs/ stay
 	rm -rf .venv out build .pytest_cache .ruff_cache .mypy_cache *.egg-info

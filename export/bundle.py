@@ -36,13 +36,12 @@ from export.to_fp16 import to_fp16
 from export.to_onnx import serialize, to_onnx
 from export.to_plan import Compiler
 from export.trajectories import conditions, exercise
-from export.unconditional import Unconditional, is_pipeline
-from export.unconditional import provenance as pipeline_provenance
 from runtime.bundle import Bundle
 from runtime.engines import Engine
 from runtime.engines.ort import OrtEngine
+from runtime.engines.trt import TrtEngine
 from runtime.errors import BundleError
-from runtime.ladder import LIMITS, ROUNDING, SEED, WALKS, Check, Course, Reference, checks, limits_to_dict
+from runtime.ladder import LIMITS, ROUNDING, SEED, WALKS, Check, Course, Reference, Sensitivity, checks, limits_to_dict
 from runtime.manifest import (
     CONSTANTS,
     FORMAT_VERSION,
@@ -58,10 +57,12 @@ from runtime.manifest import (
     sha256_of,
 )
 from runtime.noise import INITIAL_NOISE, gaussian
-from runtime.plans import Plan
+from runtime.plans import EXECUTED, FLAVOURS, PARSED, Plan
 from runtime.spec import SOURCES, EngineSpec, engine_specs
 from training.checkpoint import checkpoint_sha256, load, read_settings
 from training.model import ClipFaceFusion
+from training.unconditional import Unconditional, is_pipeline
+from training.unconditional import provenance as pipeline_provenance
 
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "diffusers", "transformers", "numpy")
 PRECISION = {
@@ -73,6 +74,7 @@ UNKNOWN_WEIGHTS = {"licence": "unknown", "commercial_use": "unknown"}
 ADVICE = {
     ONNX: "Look for an operation that the exporter changes (in-place, data-dependent)",
     ONNX_FP16: "Keep more of the network in FP32 (export/precision.py), or leave the target out",
+    **dict.fromkeys(FLAVOURS, "Leave this target out, and report what `python -m runtime gpu-verify` finds"),
 }
 Progress = Callable[[str], None]
 Model = ClipFaceFusion | Unconditional
@@ -106,7 +108,9 @@ def export_bundle(
     pack = None if face_pack is None else FacePackNetwork.read(face_pack)
     model = Unconditional.read(checkpoint) if is_pipeline(checkpoint) else load(checkpoint)
     if pack is not None and not model.spec().cond:
-        raise BundleError("face pack: this pipeline draws from noise alone, and asks nobody's identity; leave --face-pack out")
+        raise BundleError(
+            "face pack: this pipeline draws from noise alone, and asks nobody's identity; leave --face-pack out"
+        )
     bundle.parent.mkdir(parents=True, exist_ok=True)
     with one_thread(), tempfile.TemporaryDirectory(dir=bundle.parent, prefix=f".{bundle.name}.") as scratch:
         work = Work(model, Path(scratch) / "bundle", Path(scratch) / "fp32", allow_parity_miss, progress, pack)
@@ -119,7 +123,7 @@ def export_bundle(
         if targets.fp16:
             write_fp16(work, reference)
         for compiler in compilers:
-            write_plans(work, compiler)
+            write_plans(work, compiler, reference)
         write_constants(model, work.folder)
         if work.spec.cond:
             shutil.copyfile(checkpoint / "tokenizer" / "tokenizer.json", work.folder / TOKENIZER)
@@ -327,8 +331,9 @@ def write_fp16(work: Work, reference: Reference) -> None:
     (work.folder / RANGES).write_text(json.dumps(largest, indent=1) + "\n", encoding="utf-8")
 
 
-def write_plans(work: Work, compiler: Compiler) -> None:
-    """One plan per engine from its FP16 network, tried as far as this machine can."""
+def write_plans(work: Work, compiler: Compiler, reference: Reference) -> None:
+    """One plan per engine from its FP16 network, tried as far as this machine can: where it has their GPU, the whole ladder."""
+    plans = []
     for name, spec in work.specs.items():
         with work.timed(f"{compiler.flavour} {compiler.version} {name}"):
             source = onnx_file(name, ONNX_FP16)
@@ -337,7 +342,32 @@ def write_plans(work: Work, compiler: Compiler) -> None:
             path = work.folder / plan.file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(built)
-            work.plans.append(plan)
+            plans.append(plan)
+    if all(plan.verified == PARSED for plan in plans) and execute(work, plans, reference):
+        plans = [replace(plan, verified=EXECUTED) for plan in plans]
+    work.plans += plans
+
+
+def execute(work: Work, plans: Sequence[Plan], reference: Reference) -> bool:
+    """Run plans for this machine's GPU up the ladder, by the limits of FP16; whether they hold. BundleError if not, or a note of it."""
+    flavour = plans[0].flavour
+    engines: dict[str, Engine] = {}
+    with work.timed(f"{flavour} walks the ladder on this GPU"):
+        try:
+            for plan in plans:
+                engines[plan.engine] = TrtEngine(
+                    (work.folder / plan.file).read_bytes(), work.specs[plan.engine], flavour
+                )
+            reached = {name: measure(engine, work.torch[name], work.inputs) for name, engine in engines.items()}
+            figures = work.course.measure(engines, reference)
+        finally:
+            for engine in engines.values():
+                engine.close()
+    own = work.parity[ONNX_FP16].get("sensitivity")
+    figures["engines"] = {name: parity.to_dict() for name, parity in reached.items()}
+    found = list(checks(figures, LIMITS[ONNX_FP16], None if own is None else Sensitivity.from_dict(own)))
+    work.judge(flavour, found)
+    return all(check.holds for check in found)
 
 
 def write_constants(model: Model, folder: Path) -> None:
@@ -357,7 +387,9 @@ def copy_samples(samples: Path, folder: Path) -> None:
 
 def describe(work: Work, name: str, checkpoint: Path, fp16_weights: bool) -> Manifest:
     """The manifest of everything now in the folder. Licences of weights are what the checkpoint's provenance says under `weights`."""
-    provenance = pipeline_provenance(checkpoint) if is_pipeline(checkpoint) else dict(read_settings(checkpoint)["provenance"])
+    provenance = (
+        pipeline_provenance(checkpoint) if is_pipeline(checkpoint) else dict(read_settings(checkpoint)["provenance"])
+    )
     licences = dict(provenance.pop("weights", {}))
     if work.pack is not None:
         licences[PACK_ENGINE] = work.pack.record

@@ -11,9 +11,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from export.unconditional import Unconditional
 from runtime.spec import EngineSpec
 from training.model import ENGINE_METHODS, ClipFaceFusion
+from training.unconditional import Unconditional
 
 DTYPES = {"float32": torch.float32, "int64": torch.int64}
 

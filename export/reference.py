@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from export.unconditional import Unconditional
 from runtime.spec import EngineSpec, TensorSpec
 from training.model import ClipFaceFusion
+from training.unconditional import Unconditional
 
 PICTURES = ("pixel_values", "face", "image")
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from runtime.errors import BundleError
+from runtime.engines import device
+from runtime.engines.trt import MODULES, remembering_log
+from runtime.errors import BundleError, EngineError
 from runtime.plans import BUILT, PARSED, TENSORRT, TENSORRT_RTX
 from runtime.spec import EngineSpec
 
-MODULES = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}
 MISSING = {
     TENSORRT_RTX: 'pip install ".[tensorrt-rtx]" (no GPU and no driver needed)',
     TENSORRT: 'on the machine with the GPU run: pip install --extra-index-url https://pypi.nvidia.com ".[tensorrt]"',
@@ -69,7 +70,7 @@ class Compiler:
         The same file gives the same plan but for the numbers that the compiler's threads give to temporaries. Raises BundleError with
         the library's own words if it cannot parse the file or build the plan.
         """
-        trt, log = self.library, _log(self.library)
+        trt, log = self.library, remembering_log(self.library)
         builder = trt.Builder(log)
         definition = builder.create_network(0)
         parser = trt.OnnxParser(definition, log)
@@ -107,7 +108,7 @@ class Compiler:
             return BUILT  # deserializing needs a GPU, though it computes nothing
         if here not in self.targets:
             return BUILT
-        trt, log = self.library, _log(self.library)
+        trt, log = self.library, remembering_log(self.library)
         engine = trt.Runtime(log).deserialize_cuda_engine(plan)
         if engine is None:
             raise BundleError(
@@ -165,22 +166,9 @@ class Compiler:
 def gpu_target() -> str:
     """The compute capability of GPU 0, "sm89". BundleError where there is none, saying what to do instead."""
     try:
-        runtime = importlib.import_module("cuda.bindings.runtime")
-    except ImportError:
-        raise BundleError(NO_GPU.format(reason='cuda-python is not installed: pip install ".[gpu]"')) from None
-    error, count = (
-        runtime.cudaGetDeviceCount()
-    )  # returns its error; the driver's own calls would raise without a driver
-    if error != runtime.cudaError_t.cudaSuccess or not count:
-        raise BundleError(NO_GPU.format(reason=f"CUDA says {getattr(error, 'name', error)}"))
-    attribute = runtime.cudaDeviceAttr
-    numbers = []
-    for which in (attribute.cudaDevAttrComputeCapabilityMajor, attribute.cudaDevAttrComputeCapabilityMinor):
-        error, number = runtime.cudaDeviceGetAttribute(which, 0)
-        if error != runtime.cudaError_t.cudaSuccess:
-            raise BundleError(NO_GPU.format(reason=f"CUDA says {getattr(error, 'name', error)}"))
-        numbers.append(number)
-    return f"sm{numbers[0]}{numbers[1]}"
+        return device.gpu_target()
+    except EngineError as error:
+        raise BundleError(NO_GPU.format(reason=error)) from None
 
 
 def _fits(found: tuple[str, tuple[int, ...]] | None, expected: tuple[str, tuple[int, ...]] | None) -> bool:
@@ -195,21 +183,3 @@ def _import(flavour: str) -> Any:
         return importlib.import_module(MODULES[flavour])
     except ImportError as error:
         raise BundleError(f"{flavour}: cannot be imported ({error}); {MISSING[flavour]}") from None
-
-
-def _log(library: Any) -> Any:
-    """A logger of the library's own kind that prints nothing and remembers errors: `reason()` is the last ones in one line."""
-
-    class Log(library.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            library.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (library.ILogger.Severity.ERROR, library.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(" ".join(message.split()))
-
-        def reason(self) -> str:
-            return "; ".join(self.errors[-2:]) or "the library gave no reason"
-
-    return Log()

@@ -81,11 +81,18 @@ def verify(arguments: argparse.Namespace) -> int:
     if unexecuted and not arguments.allow_unexecuted:
         gpus = sorted({target for plan in unexecuted for target in plan.targets}, key=lambda name: int(name[2:]))
         print(
-            f"{len(unexecuted)} plans were never executed, so nobody knows what they compute: try them on a GPU ({', '.join(gpus)}), "
+            f"{len(unexecuted)} plans were never executed, so nobody knows what they compute: try them on a GPU ({', '.join(gpus)}) with gpu-verify, "
             "or accept that with --allow-unexecuted",
             file=sys.stderr,
         )
     return 1 if missed or (unexecuted and not arguments.allow_unexecuted) else 0
+
+
+def gpu_verify(arguments: argparse.Namespace) -> int:
+    """Run the compiled plans that fit this machine's GPU against torch's stored answers, and write a report to send home."""
+    from runtime.gpu_verify import run
+
+    return run(arguments)
 
 
 def generate(arguments: argparse.Namespace) -> int:
@@ -93,7 +100,8 @@ def generate(arguments: argparse.Namespace) -> int:
     from runtime.pipeline import Pipeline
     from runtime.progress import StepBar
 
-    requests = _counted(request_table.from_arguments(arguments), arguments.count)
+    # Whether a condition is needed is the bundle's to say, and is said before any network runs.
+    requests = _counted(request_table.from_arguments(arguments, needs_condition=False), arguments.count)
     with Pipeline.open(arguments.bundle, arguments.engine, arguments.threads) as pipeline:
         bar = StepBar(sum(request.num_inference_steps for request in requests), sys.stderr)
         results = pipeline.batch(requests, bar)
@@ -158,6 +166,16 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         help="succeed although compiled plans of the bundle never ran on a GPU",
     )
 
+    command = _command(commands, gpu_verify, "out/bundle --report gpu-report.json")
+    _add_bundle(command)
+    command.add_argument(
+        "--report",
+        type=Path,
+        default=Path("gpu-report.json"),
+        metavar="FILE",
+        help="report to write (default %(default)s)",
+    )
+
     command = _command(
         commands, generate, "bundles/demo --text 'a smiling old man' --age 72 --seed 7 --count 4 --out face.png"
     )
@@ -203,11 +221,12 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 def _command(commands: Any, run: Any, example: str) -> argparse.ArgumentParser:
     """A subcommand named and described after the function that runs it."""
+    name = run.__name__.replace("_", "-")
     command = commands.add_parser(
-        run.__name__,
+        name,
         help=run.__doc__,
         description=run.__doc__,
-        epilog=_example(f"clipfacefusion {run.__name__} {example}"),
+        epilog=_example(f"clipfacefusion {name} {example}"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(run=run)
@@ -274,7 +293,7 @@ def _counted(first: GenerateRequest, count: int) -> list[GenerateRequest]:
         return [first] * count
     if first.seed + count > SEED_LIMIT:
         raise RequestError("seed", f"got {first.seed} with --count {count}, allowed 0..{SEED_LIMIT - count}")
-    return [dataclasses.replace(first, seed=first.seed + n) for n in range(count)]
+    return [dataclasses.replace(first, seed=first.seed + n, needs_condition=False) for n in range(count)]
 
 
 def _numbered(path: Path, count: int) -> list[Path]:

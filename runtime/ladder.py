@@ -113,7 +113,8 @@ class Sensitivity:
         try:
             if sorted(values) != sorted(f.name for f in fields(cls)):
                 raise ValueError(f"it holds {sorted(values)}")
-            return cls(**{name: None if value is None else float(value) for name, value in values.items()})
+            may_be_none = {name: None if value is None else float(value) for name, value in values.items()}
+            return cls(**{**may_be_none, **{name: float(values[name]) for name in ("rounding", "multiple")}})  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
             raise BundleError(
                 f"manifest.json: parity sensitivity is damaged ({type(error).__name__}: {error}); {REMEDY}"

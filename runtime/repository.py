@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.bundle import Bundle
-from runtime.errors import ClipFaceFusionError
+from runtime.errors import BundleError, ClipFaceFusionError
 from runtime.manifest import KINDS, ONNX, read_checked
 from runtime.model_config import TRITON_TYPE, Symbol, Tensor, parameters, write_config
 from runtime.native import CPU, DEVICES, EngineModel, Native, engine_models

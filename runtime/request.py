@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,10 @@ NUMPY_DTYPE: Mapping[str, Any] = {"BYTES": np.object_, "FP32": np.float32, "INT3
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """What to make a face from. Every field is optional; values are checked on construction. That there is a condition is checked by
-    `runtime.preprocess`, which knows whether the bundle takes any.
+    """What to make a face from. Every field is optional, at least one condition must be given; checked on construction.
 
-    Raises RequestError naming the field, the value and the allowed range. Fields are described in `FIELDS`.
+    Raises RequestError naming the field, the value and the allowed range. Fields are described in `FIELDS`. `needs_condition` False
+    makes a request for a bundle that draws from noise alone; any other bundle still refuses it.
     """
 
     text: str | None = None
@@ -80,8 +80,9 @@ class GenerateRequest:
     seed: int | None = None
     num_inference_steps: int = DEFAULT_STEPS
     guidance_scale: float | None = None
+    needs_condition: InitVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, needs_condition: bool) -> None:
         for field in FIELDS:
             value = getattr(self, field.name)
             if value is None:
@@ -94,6 +95,13 @@ class GenerateRequest:
                 "emotion_intensity",
                 f"got {self.emotion_intensity:g} without emotion; give emotion as well, or leave it out",
             )
+        if needs_condition:
+            self.check_conditions()
+
+    def check_conditions(self) -> None:
+        """Raise RequestError unless there is one."""
+        if not self.conditions:
+            raise RequestError("request", f"no condition given; give at least one of {', '.join(CONDITIONS)}")
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -165,7 +173,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--arousal", type=float, help="arousal alone; needs --valence as well")
 
 
-def from_arguments(arguments: argparse.Namespace) -> GenerateRequest:
+def from_arguments(arguments: argparse.Namespace, needs_condition: bool = True) -> GenerateRequest:
     """Build a request from flags that `add_arguments` added; reads the files. Raises RequestError."""
     values: dict[str, Any] = {}
     for field in FIELDS:
@@ -183,7 +191,7 @@ def from_arguments(arguments: argparse.Namespace) -> GenerateRequest:
         if None in pair or "valence_arousal" in values:
             raise RequestError("valence_arousal", "give --valence and --arousal together, or --valence-arousal V A")
         values["valence_arousal"] = pair
-    return GenerateRequest(**values)
+    return GenerateRequest(**values, needs_condition=needs_condition)
 
 
 def _flags(name: str) -> list[str]:

@@ -14,8 +14,9 @@ from runtime.ladder import Check, Course, Reference, Sensitivity, checks, limits
 from runtime.manifest import ONNX, PARITY, REMEDY
 
 
-def verify(bundle: Bundle, kind: str = ONNX) -> Iterator[Check]:
-    """Climb the whole ladder with an opened bundle (whose hashes are therefore checked) and one kind of its networks.
+def verify(bundle: Bundle, kind: str = ONNX, engines: Mapping[str, Engine] | None = None) -> Iterator[Check]:
+    """Climb the whole ladder with an opened bundle (whose hashes are therefore checked) and one kind of its networks, or with
+    `engines` that were built from these.
 
     The limits are the manifest's, and for a chaotic model its sensitivity too. Raises BundleError if a reference or a limit is missing, EngineError if an engine fails.
     """
@@ -27,7 +28,8 @@ def verify(bundle: Bundle, kind: str = ONNX) -> Iterator[Check]:
     own = None if stored is None else Sensitivity.from_dict(stored)
     tensors = bundle.parity_tensors()
     reference = Reference.from_tensors(tensors)
-    engines = {name: bundle.engine(name, kind) for name in bundle.specs}
+    if engines is None:
+        engines = {name: bundle.engine(name, kind) for name in bundle.specs}
     course = Course(bundle.schedule, bundle.uncond, bundle.manifest.guidance_scale)
     reached = {name: {"relative_error": _engine_error(engine, tensors)} for name, engine in engines.items()}
     yield from checks({"engines": reached, **course.measure(engines, reference)}, limits, own)

@@ -70,6 +70,7 @@ RULES = {
             "training.config",
             "training.model",
             "training.checkpoint",
+            "training.unconditional",
             "runtime.bundle",
             "runtime.emotions",
             "runtime.engines",

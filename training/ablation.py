@@ -16,12 +16,13 @@ from pathlib import Path
 
 from runtime.errors import ClipFaceFusionError
 from training import checkpoint
-from training.comparison.plan import Plan, is_aligned, jobs, read_plan
+from training.comparison.plan import Plan, jobs, read_plan
 from training.comparison.report import MARKDOWN_FILE, read, write
 from training.comparison.rows import ROWS
 from training.comparison.work import Place, prepare, run
 from training.evaluation import panel
 from training.loop import TrainingDivergedError
+from training.stages.alignment import was_aligned
 
 SEEDS = (42, 123, 2024)
 EXAMPLE = """example:
@@ -82,7 +83,7 @@ def main(argv: list[str]) -> int:
         parser.error(f"--seeds {' '.join(map(str, arguments.seeds))}: none twice")
     try:
         settings = checkpoint.read_settings(arguments.base)
-        if not is_aligned(settings):
+        if not was_aligned(settings["provenance"]):
             print(
                 "note: this checkpoint went through no alignment stage, so eqs 17, 18 and 22 aim at features nobody has trained; "
                 f"first: python -m training --preset demo --from {arguments.base} --stages alignment diffusion --out runs/base",

@@ -7,13 +7,13 @@ Ours is an `AutoencoderTiny`: it has no normalisation layers, so it may be train
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from torch import Tensor, nn
 
-Network = AutoencoderTiny | AutoencoderKL | VQModel
+Network: TypeAlias = AutoencoderTiny | AutoencoderKL | VQModel
 NETWORKS: Mapping[str, type[Network]] = {
     network.__name__: network for network in (AutoencoderTiny, AutoencoderKL, VQModel)
 }

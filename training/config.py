@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from training.dropout import MODALITIES
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -169,6 +171,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16", "fp16"):
             raise ValueError(f"precision {self.precision!r}, allowed fp32, bf16, fp16")
+        if unknown := sorted(set(self.never) - set(MODALITIES)):
+            raise ValueError(f"never {', '.join(unknown)}; modalities are {', '.join(MODALITIES)}")
         if self.shots < 2:
             raise ValueError(
                 f"shots {self.shots} must be at least 2: reference and target are different pictures of one person"
@@ -190,7 +194,8 @@ class TrainConfig:
     def with_settings(self, assignments: Iterable[str]) -> TrainConfig:
         """The same with settings changed by texts such as `diffusion.steps=500`, applied in order.
 
-        `STAGE.NAME` sets a stage's, `*.NAME` every stage's, `losses.NAME` a loss's, `mixture.SOURCE` a share, `NAME` the rest.
+        `STAGE.NAME` sets a stage's, `*.NAME` every stage's, `losses.NAME` a loss's, `mixture.SOURCE` a share, `NAME` the rest;
+        `never=audio,text` lists modalities, `never=` none.
         Raises ValueError for a name that does not exist, or a value that is not of the type of the present one.
         """
         config = self
@@ -207,6 +212,8 @@ class TrainConfig:
                 changed = config.stages if group == "*" else (group,)
                 stages = {stage: _changed(config.stages[stage], name, text, value) for stage in changed}
                 config = replace(config, stages={**config.stages, **stages})
+            elif path == "never":
+                config = replace(config, never=tuple(filter(None, value.split(","))))
             elif not group:
                 config = _changed(config, name, text, value)
             else:

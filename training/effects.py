@@ -24,7 +24,6 @@ import torch
 
 from runtime.errors import BundleError, ClipFaceFusionError
 from training import checkpoint, features, losses
-from training.comparison.plan import is_aligned
 from training.config import LossConfig, StageConfig
 from training.consistency import TERMS, Consistency
 from training.data.cache import CacheKey, DataCache, build
@@ -33,7 +32,9 @@ from training.durable import write_json, write_text
 from training.examples import Examples
 from training.loop import TrainingDivergedError, train
 from training.model import ClipFaceFusion
+from training.processes import Processes
 from training.sampling import sample_images
+from training.stages.alignment import was_aligned
 from training.stages.consistency import ALIGNED, ConsistencyStage
 
 CONTROL, CROSS_MODAL = "control", "cross_modal"
@@ -120,7 +121,7 @@ def compare(base: Path, out: Path, settings: Settings, terms: Sequence[str], dat
     `data` is a data cache to train on; without one the synthetic world is drawn. Raises BundleError if `base` is not aligned or
     `out` was begun with other settings.
     """
-    if not is_aligned(checkpoint.read_settings(base)):
+    if not was_aligned(checkpoint.read_settings(base)["provenance"]):
         raise BundleError(
             f"{base}: its f_Age, f_Emo and f_AV were never aligned with the estimators, so eqs 17, 18 and 22 mean nothing; "
             "train it further with --stages alignment diffusion first"
@@ -151,7 +152,8 @@ def compare(base: Path, out: Path, settings: Settings, terms: Sequence[str], dat
 
 def fine_tuned(base: Path, cache: DataCache, out: Path, term: str, settings: Settings) -> ClipFaceFusion:
     """`base` after the steps of one run; goes on where a killed one was."""
-    model = checkpoint.load(base)
+    # All of it: the loop itself moves only what it trains, and the losses ask networks beside it.
+    model = checkpoint.load(base).to(Processes().device)
     frozen = features.build(out / "features.safetensors", model, cache)
     torch.manual_seed(settings.seed)  # the heads of L_CM
     stage = ConsistencyStage(model, cache, frozen, settings.losses(term))

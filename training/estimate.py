@@ -26,7 +26,7 @@ from training.estimators import AgeEstimator, EmotionEstimator
 from training.model import ClipFaceFusion
 from training.optimisation import AUTOCAST
 from training.published import read_tokenizer
-from training.recipe import Start, applicable, to_be_trained
+from training.recipe import Start, applicable, check_stages, to_be_trained
 from training.stages.autoencoder import CROP
 from training.stages.voice import CROP_S
 from training.tokenizer import train_tokenizer
@@ -64,6 +64,7 @@ class Work:
 def describe(config: TrainConfig, preset: str, start: Start, stages: Sequence[str] | None = None) -> str:
     """The resolved settings as JSON and a table of `estimate`, for people."""
     names = applicable(config, start) if stages is None else stages
+    check_stages(names, config)
     costs = estimate(config, start, names)
     header = (
         f"{'stage':<12}{'steps':>9}{'batch':>7}{'parts':>7}{'trained M':>11}{'TFLOP/step':>12}{'PFLOP':>10}"

@@ -2,7 +2,7 @@
 
 Nothing is ever downloaded: a pack is a folder on this machine with `det_*.onnx` (SCRFD) and a recognition model (ArcFace).
 insightface's code is MIT, but **its packs (buffalo_l, antelopev2, ...) are for non-commercial research use only**, however they were
-obtained; what is trained or measured with one is bound by that too. Nothing of a pack enters a checkpoint or a bundle.
+obtained; what is trained or measured with one is bound by that too. Nothing of a pack enters a checkpoint, and only `export --face-pack` puts its ArcFace into a bundle.
 
 `FacePack.landmarks` aligns photos when data is read, `FacePack.identity` judges people in evaluation. Pictures are
 (H, W, 3) uint8 RGB, upright; coordinates are (x, y) pixels of that picture, from its upper left corner.

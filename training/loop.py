@@ -2,7 +2,7 @@
 
 A step's batch is worked through in equal parts. What a part trains on is drawn from generators seeded by (seed, stage, step,
 part), so one process with two parts sees what two processes see, and a run that was killed and resumed ends with the same bits
-as one that was not (same machine, same number of processes).
+as one that was not (same machine, same number of processes; on a GPU as far as its kernels add in a fixed order).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from training.loop import Stage, train
 from training.model import ENGINE_METHODS, ClipFaceFusion
 from training.processes import Processes
 from training.published import fill_slot, read_tokenizer
-from training.stages.alignment import AlignmentStage
+from training.stages.alignment import AlignmentStage, was_aligned
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.clip import ClipStage
 from training.stages.consistency import ConsistencyStage
@@ -45,6 +45,7 @@ from training.stages.voice import VoiceStage
 from training.tokenizer import train_tokenizer
 
 FINAL = "final.safetensors"  # exists only when a stage is finished
+QUALITY_FILE = "quality.json"  # of a finished autoencoder
 RUN_FILE = "run.json"
 ENCODER_STAGES = ("autoencoder", "estimators", "identity", "clip", "voice")
 STAGES = (*ENCODER_STAGES, "alignment", "diffusion", "consistency")
@@ -143,6 +144,8 @@ def run(
     processes.wait()
     with processes.main_first():
         data = _data(config, out, start, divided)
+        if processes.is_main:
+            _remember_data(out, config, data)
         model = _model(config, data, out, start).to(processes.device)
     encoders: dict[str, Callable[[], Stage]] = {
         "autoencoder": lambda: AutoencoderStage(model, data),
@@ -187,9 +190,8 @@ def run(
 
 def _check(wanted: Sequence[str], config: TrainConfig, out: Path, start: Start) -> None:
     """Raise BundleError before anything is done if a wanted stage cannot be."""
+    check_stages(wanted, config)
     for stage_name in wanted:
-        if stage_name == "autoencoder" and config.model.autoencoder is None:
-            raise BundleError("autoencoder: this preset's model works on pixels and has none; leave the stage out")
         missing = [n for n in needs(stage_name, config, start) if n not in wanted and not (out / n / FINAL).is_file()]
         if missing:
             raise BundleError(
@@ -197,23 +199,26 @@ def _check(wanted: Sequence[str], config: TrainConfig, out: Path, start: Start) 
                 "or take all networks from a checkpoint with --from"
             )
     is_judged_by_the_base = "consistency" in wanted and "alignment" not in wanted
-    if start.base is not None and is_judged_by_the_base and not _was_aligned(_provenance_of(start.base)):
+    if start.base is not None and is_judged_by_the_base and not was_aligned(_provenance_of(start.base)):
         raise BundleError(
             f"consistency needs attribute modules that were aligned, and {start.base} was trained without; "
             "use --stages alignment diffusion consistency"
         )
 
 
+def check_stages(wanted: Sequence[str], config: TrainConfig) -> None:
+    """Raise BundleError for a stage that the model has nothing for, or the preset no settings."""
+    for name in wanted:
+        if name == "autoencoder" and config.model.autoencoder is None:
+            raise BundleError("autoencoder: this preset's model works on pixels and has none; leave the stage out")
+        if name not in config.stages:
+            raise BundleError(
+                f"{name}: this preset has no settings for it, only for {', '.join(config.stages)}; choose another preset, or leave the stage out"
+            )
+
+
 def _provenance_of(base: Path) -> dict[str, Any]:
     return checkpoint.read_settings(base)["provenance"]
-
-
-def _was_aligned(provenance: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint, or one that it started from, went through `alignment`; yes if it does not name its stages."""
-    if "alignment" in provenance.get("stages", ("alignment",)):
-        return True
-    earlier: dict[str, Any] = provenance.get("started_from") or {}
-    return bool(earlier) and _was_aligned(earlier["provenance"])
 
 
 def remembered(name: str, config: TrainConfig, start: Start) -> dict[str, Any]:
@@ -225,7 +230,9 @@ def remembered(name: str, config: TrainConfig, start: Start) -> dict[str, Any]:
         "from": None if start.base is None else checkpoint.checkpoint_sha256(start.base),
         "published": {slot: str(folder) for slot, folder in start.published.items()},
         "vgg": None if start.vgg is None else start.vgg.name,
+        "face_pack": None if start.face_pack is None else start.face_pack.name,
         "splits": sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in start.splits),
+        "data": {},  # the hash of every source, once it is read
     }
     return json.loads(json.dumps(said))
 
@@ -236,12 +243,17 @@ def _remember(out: Path, name: str, config: TrainConfig, start: Start) -> None:
     path = out / RUN_FILE
     if path.is_file():
         before = json.loads(path.read_text())
+        now["data"] = before.get("data", {})
         for key in FIXED:
             if before["settings"][key] != now["settings"][key]:
                 raise BundleError(f"{out} holds a run with another {key}; choose another --out")
         if before["from"] != now["from"] or before["published"].keys() != now["published"].keys():
             raise BundleError(
                 f"{out} holds a run that began from other weights (--from or --published); repeat them, or choose another --out"
+            )
+        if before.get("face_pack") != now["face_pack"]:
+            raise BundleError(
+                f"{out} holds a run on photos that were framed otherwise (--face-pack); repeat its folder, or choose another --out"
             )
         if before.get("splits", []) != now["splits"]:
             raise BundleError(
@@ -255,6 +267,26 @@ def _remember(out: Path, name: str, config: TrainConfig, start: Start) -> None:
             print(f"changed since this run was last started: {change}")
     out.mkdir(parents=True, exist_ok=True)
     write_json(path, now)
+
+
+def _remember_data(out: Path, config: TrainConfig, data: DataCache) -> None:
+    """Add the hash of every source to `run.json`, and say what differs from last time or from what was asked."""
+    said = json.loads((out / RUN_FILE).read_text())
+    for source, sha256 in data.contents.items():
+        if said["data"].get(source, sha256) != sha256:
+            print(f"changed since this run was last started: the content of {source}; no stage was begun with the old")
+    write_json(out / RUN_FILE, said | {"data": data.contents})
+    if empty := [source for source in data.sources if config.mixture[source] and not data.shares[source]]:
+        shares = ", ".join(f"{source} {share:.1%}" for source, share in data.shares.items() if share)
+        print(f"targets are drawn from {shares}; {', '.join(empty)} has no picture, so the others take its share")
+
+
+def _expected(out: Path) -> dict[str, str]:
+    """Per source the sha256 of what stages of `out` were trained on, as far as any was begun."""
+    if not any((out / stage).exists() for stage in STAGES):
+        return {}
+    said: dict[str, str] = json.loads((out / RUN_FILE).read_text())["data"]
+    return said
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -283,7 +315,7 @@ def _splits(start: Start) -> dict[str, Splits]:
 
 def _data(config: TrainConfig, out: Path, start: Start, divided: Mapping[str, Splits]) -> DataCache:
     """Every source of the mixture, drawn or decoded into a folder of `out` where that is not done yet."""
-    size = config.model.image_size
+    size, expected = config.model.image_size, _expected(out)
     folders = []
     for name in config.mixture:
         root, folder = start.data.get(name), out / "data" / name
@@ -292,7 +324,7 @@ def _data(config: TrainConfig, out: Path, start: Start, divided: Mapping[str, Sp
             cache.build(folder, key, start.workers)
         else:
             source = ingest.Source(name, root, size, face_pack=start.face_pack)
-            ingest.build(folder, source, start.workers, divided.get(name))
+            ingest.build(folder, source, start.workers, divided.get(name), expected.get(name))
         folders.append(folder)
     return cache.DataCache(*folders, mixture=config.mixture)
 
@@ -345,7 +377,7 @@ def _finish_or_load(
         )
         if processes.is_main:
             if isinstance(stage, AutoencoderStage):
-                stage.finish()
+                write_json(out / name / QUALITY_FILE, {"psnr_db": stage.finish()})
             write_tensors(final, stage.module.state_dict())
         processes.wait()
     stage.module.to(processes.device).load_state_dict(load_file(final))
@@ -357,17 +389,20 @@ def _provenance(config: TrainConfig, name: str, out: Path, start: Start, data: D
     """What the checkpoint was trained on, from and with; copied into every bundle."""
     trained = [stage for stage in STAGES if (out / stage / FINAL).is_file()]
     base = None if start.base is None else _provenance_of(start.base)
+    quality = out / "autoencoder" / QUALITY_FILE
     return {
         "preset": name,
         "weights": _licences(start, base),
         "data": _data_statement(start),
         "mixture": dict(config.mixture),
+        "target_shares": data.shares,
         "never_seen": list(config.never),
         "seed": config.seed,
         "people": config.people if WORLD in config.mixture else None,
         "pictures": len(data),
         "precision": config.precision,
         "stages": {stage: asdict(config.stages[stage]) for stage in trained},
+        "autoencoder_psnr_db": json.loads(quality.read_text())["psnr_db"] if quality.is_file() else None,
         "started_from": None
         if start.base is None
         else {"sha256": checkpoint.checkpoint_sha256(start.base), "provenance": base},

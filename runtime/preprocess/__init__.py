@@ -22,7 +22,7 @@ from runtime.preprocess.image import clip_pixels, decode_image, identity_pixels,
 from runtime.preprocess.prepared import TEXT_SOURCES, Prepared
 from runtime.preprocess.text import Tokenizer
 from runtime.report import TIMINGS, elapsed_ms
-from runtime.request import CONDITIONS, GenerateRequest
+from runtime.request import GenerateRequest
 from runtime.spec import SOURCES, ModelSpec
 from runtime.words import find_phrases
 
@@ -83,8 +83,7 @@ class Preprocessor:
     def _check_conditions(self, request: GenerateRequest) -> None:
         """Whether the request gives what this model needs, and nothing that it could not follow."""
         if self._model.cond:
-            if not request.conditions:
-                raise RequestError("request", f"no condition given; give at least one of {', '.join(CONDITIONS)}")
+            request.check_conditions()
             return
         if request.conditions:
             raise RequestError(

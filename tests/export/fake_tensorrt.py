@@ -9,14 +9,20 @@ themselves are held against the real bindings of TensorRT-RTX, which share them.
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import onnx
 
 __version__ = "11.4.0.106"
+
+
+compute: Callable[[dict[str, np.ndarray], list[str]], dict[str, np.ndarray]] | None = None  # what every plan computes
 
 
 class ILogger:
@@ -168,6 +174,52 @@ class ICudaEngine:
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         return [tuple(shape) for shape in self._plan["profiles"][profile_index][name]]
 
+    def create_execution_context(self) -> IExecutionContext:
+        return IExecutionContext(self)
+
+
+class IExecutionContext:
+    """Runs `compute` on the arrays behind the addresses it was given, as long as they are in `Cuda`'s memory."""
+
+    def __init__(self, engine: ICudaEngine) -> None:
+        self._engine = engine
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._addresses: dict[str, int] = {}
+        self._inputs = engine._plan["profiles"][0]
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        low, _, high = self._inputs[name]
+        if len(shape) != len(low) or not all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True)):
+            return False
+        self._shapes[name] = tuple(shape)
+        return True
+
+    def infer_shapes(self) -> list[str]:
+        return [name for name in self._inputs if name not in self._shapes]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        batch = next(iter(self._shapes.values()))[0]
+        return self._shapes.get(name) or tuple(batch if d == -1 else d for d in self._engine._tensor(name)[2])
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        self._addresses[name] = memory
+        return True
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        assert isinstance(stream_handle, int) and stream_handle, "not the default stream"
+        if compute is None:
+            return False
+        names = [tensor[0] for tensor in self._engine._plan["tensors"]]
+        given = {name: self._array(name).copy() for name in names if name in self._inputs}
+        for name, values in compute(given, [name for name in names if name not in self._inputs]).items():
+            self._array(name)[...] = values
+        return True
+
+    def _array(self, name: str) -> np.ndarray:
+        shape, dtype = self.get_tensor_shape(name), np.dtype(self._engine._tensor(name)[1])
+        size = int(np.prod(shape)) * dtype.itemsize
+        return np.frombuffer(Cuda.memory[self._addresses[name]], np.uint8, size).view(dtype).reshape(shape)
+
 
 class Runtime:
     def __init__(self, logger: ILogger) -> None:
@@ -186,7 +238,16 @@ class Cuda:
 
     class cudaError_t(enum.IntEnum):
         cudaSuccess = 0
+        cudaErrorMemoryAllocation = 2
         cudaErrorInsufficientDriver = 35
+
+    class cudaMemcpyKind(enum.Enum):
+        cudaMemcpyHostToDevice = 1
+        cudaMemcpyDeviceToHost = 2
+
+    cudaStreamNonBlocking = 1
+    memory: ClassVar[dict[int, ctypes.Array]] = {}  # the GPU's, address -> block
+    largest = 1 << 30
 
     cudaDeviceAttr = SimpleNamespace(
         cudaDevAttrComputeCapabilityMajor="major", cudaDevAttrComputeCapabilityMinor="minor"
@@ -202,3 +263,35 @@ class Cuda:
 
     def cudaDeviceGetAttribute(self, attribute: str, device: int) -> tuple:
         return self.cudaError_t.cudaSuccess, self._numbers[attribute]
+
+    def cudaGetDeviceProperties(self, device: int) -> tuple:
+        if self._numbers["major"] is None:
+            return self.cudaError_t.cudaErrorInsufficientDriver, None
+        return self.cudaError_t.cudaSuccess, SimpleNamespace(name=b"Fake Orin")
+
+    def cudaStreamCreateWithFlags(self, flags: int) -> tuple:
+        assert flags == self.cudaStreamNonBlocking
+        return self.cudaError_t.cudaSuccess, 77
+
+    def cudaStreamSynchronize(self, stream: int) -> tuple:
+        return (self.cudaError_t.cudaSuccess,)
+
+    def cudaStreamDestroy(self, stream: int) -> tuple:
+        return (self.cudaError_t.cudaSuccess,)
+
+    def cudaMalloc(self, size: int) -> tuple:
+        if size > self.largest:
+            return self.cudaError_t.cudaErrorMemoryAllocation, None
+        block = ctypes.create_string_buffer(size)
+        self.memory[ctypes.addressof(block)] = block
+        return self.cudaError_t.cudaSuccess, ctypes.addressof(block)
+
+    def cudaFree(self, address: int) -> tuple:
+        del self.memory[address]
+        return (self.cudaError_t.cudaSuccess,)
+
+    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: enum.Enum, stream: int) -> tuple:
+        on_gpu = to if kind is self.cudaMemcpyKind.cudaMemcpyHostToDevice else source
+        assert size <= len(self.memory[on_gpu]), "beyond the buffer"
+        ctypes.memmove(to, source, size)
+        return (self.cudaError_t.cudaSuccess,)

@@ -70,7 +70,6 @@ def test_engine_and_threads_reach_the_pipeline(faked, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "status", "message"),
     [
-        ([], 2, "request: no condition given"),
         (["--age", "-1"], 2, "age: got -1, allowed 0..120"),
         (["--audio", "/nowhere.wav"], 2, "audio: cannot read /nowhere.wav"),
         (["--age", "1", "--seed", str(2**63 - 2), "--count", "3"], 2, "seed: got 9223372036854775806 with --count 3"),

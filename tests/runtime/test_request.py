@@ -52,6 +52,10 @@ def test_without_a_condition_there_is_no_request_and_the_message_lists_them():
     assert caught.value.field == "request" and caught.value.code == "INVALID_ARGUMENT"
 
 
+def test_a_request_for_noise_alone_says_so():
+    assert GenerateRequest(seed=1, needs_condition=False).conditions == ()
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

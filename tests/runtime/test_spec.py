@@ -74,6 +74,9 @@ def test_which_engines_there_are_follows_from_the_model():
     assert set(engine_specs(MODEL)) == always | estimators | {"encoder", "decoder"}
     assert set(engine_specs(PIXELS)) == always | estimators
     assert set(engine_specs(dataclasses.replace(PIXELS, has_estimators=False))) == always
+    noise_alone = engine_specs(dataclasses.replace(MODEL, cond={}, has_estimators=False))
+    assert list(noise_alone) == ["unet", "encoder", "decoder"]
+    assert [tensor.name for tensor in noise_alone["unet"].inputs] == ["sample", "timestep"]
 
 
 def test_fusion_s_outputs_are_the_unet_s_inputs():

@@ -57,11 +57,13 @@ def test_settings_change_by_text_in_order() -> None:
             "mixture.ffhq=0.5",
             "precision=bf16",
             "people=3",
+            "never=audio,text",
         ]
     )
     assert changed.stages["clip"].steps == 7 and changed.stages["diffusion"].steps == 9
     assert changed.stages["diffusion"].decay is False and changed.losses.identity == 0.0
     assert changed.mixture == {"world": 1.0, "ffhq": 0.5} and changed.precision == "bf16" and changed.people == 3
+    assert changed.never == ("audio", "text") and changed.with_settings(["never="]).never == ()
     assert MICRO.stages["clip"].steps == 6
 
 
@@ -74,6 +76,7 @@ def test_settings_change_by_text_in_order() -> None:
         ("diffusion.decay=yes", "'yes' is not true or false"),
         ("losses.clip=-1", "loss weight clip is -1.0"),
         ("precision=fp8", "precision 'fp8', allowed fp32, bf16, fp16"),
+        ("never=audio,hat", "never hat; modalities are text, audio, reference, age, emotion"),
         ("model=3", "there is no 'model'"),
         ("steps", "must look like diffusion.steps=500"),
     ],

@@ -21,6 +21,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from runtime.errors import BundleError
 from training import recipe
+from training.__main__ import main
 from training.checkpoint import load, read_settings
 from training.data.cache import DataCache
 from training.loop import train
@@ -66,6 +67,7 @@ def test_the_checkpoint_holds_what_was_trained_and_says_how(finished: Path) -> N
         assert torch.equal(tensor, trained[f"unet.{name}"].half().float())
     provenance = read_settings(finished / "checkpoint")["provenance"]
     assert "no real person" in provenance["data"] and provenance["mixture"] == {"world": 1.0}
+    assert provenance["target_shares"] == {"world": 1.0} and 0 < provenance["autoencoder_psnr_db"] < 33
     assert provenance["losses"]["identity"] == 1.0 and "identity network" in provenance["perceptual"]
     assert set(provenance["stages"]) == set(recipe.STAGES)
     assert {weights["licence"] for weights in provenance["weights"].values()} == {"Apache-2.0"}
@@ -176,6 +178,23 @@ def test_a_changed_setting_of_a_resumed_run_is_said(
     assert "stages.consistency.learning_rate 0.001 → 0.5" in capsys.readouterr().out
 
 
+def test_photos_framed_otherwise_are_another_run(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="framed otherwise"):
+        recipe.run(MICRO, "micro", finished, start=Start(face_pack=tmp_path))
+
+
+def test_a_stage_that_the_model_or_the_preset_does_not_have_is_refused_in_a_dry_run_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--preset", "paper", "--data", "world", "--stages", "autoencoder"]
+    for rest in (["--dry-run"], ["--out", str(tmp_path / "run")]):
+        assert main([*command, *rest]) == 1
+        assert "works on pixels" in capsys.readouterr().err
+    with pytest.raises(BundleError, match="no settings for it"):
+        recipe.check_stages(["autoencoder"], dataclasses.replace(PRESETS["paper"], model=MICRO.model))
+    assert not (tmp_path / "run").exists()
+
+
 def test_features_of_other_encoders_are_not_reused(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(finished, out, ignore=shutil.ignore_patterns("clip", "alignment", "diffusion", "consistency"))
@@ -263,7 +282,7 @@ def test_the_full_size_command_of_the_manual_runs_on_a_small_pixel_model(tmp_pat
         unet={**MICRO_PIXEL.unet, "sample_size": 64, "block_out_channels": [8, 16]},
     )
     # Every row is judged, so that two steps of few samples meet every term.
-    fewer = ["consistency.micro_batches=8", "consistency.batch_size=8", "losses.max_timestep=990"]
+    fewer = ["consistency.batch_size=8", "consistency.micro_batches=8"]
     config = dataclasses.replace(PRESETS["paper"].with_settings([*command[1:], *fewer]), model=model)
     recipe.run(config, "paper", tmp_path, start=Start(data={"world": None}))
     for stage in recipe.applicable(config, Start()):

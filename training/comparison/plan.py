@@ -113,16 +113,6 @@ def jobs(names: list[str], seeds: list[int]) -> list[Job]:
     return first + [Job(row, seed) for seed in seeds[1:] for row in rows if row.is_key]
 
 
-def is_aligned(settings: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's settings say that its attribute modules have met the judges' spaces, now or in what it started from."""
-    provenance: Mapping[str, Any] | None = settings["provenance"]
-    while provenance:
-        if "alignment" in provenance.get("stages", {}):
-            return True
-        provenance = (provenance.get("started_from") or {}).get("provenance")
-    return False
-
-
 def read_plan(base: Path, judges_sha256: str, **settings: Any) -> Plan:
     """A plan for the checkpoint `base`."""
     return Plan(base_sha256=checkpoint.checkpoint_sha256(base), judges_sha256=judges_sha256, **settings)

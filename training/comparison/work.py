@@ -13,9 +13,8 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,14 @@ from training.comparison.pictures import per_picture
 from training.comparison.plan import Job, Plan
 from training.config import TrainConfig
 from training.data.cache import DataCache, build
+from training.data.parallel import process_pool
 from training.durable import write_json
 from training.evaluation import panel
 from training.evaluation.measure import evaluate
 from training.examples import Examples
 from training.loop import states, train
 from training.model import ClipFaceFusion
+from training.processes import Processes
 from training.stages.consistency import ConsistencyStage
 
 PLAN_FILE, RESULT_FILE = "plan.json", "result.json"
@@ -63,7 +64,7 @@ def prepare(place: Place, plan: Plan, processes: int) -> None:
                 f"{place.out} holds an ablation with other settings ({'; '.join(changes)}); repeat them, or choose another --out"
             )
     write_json(path, plan.to_dict())
-    model = checkpoint.load(place.base)
+    model = checkpoint.load(place.base).to(Processes().device)
     size = model.config.image_size
     features.build(
         place.out / "features.safetensors", model, build(place.out / "world", plan.training_world(size), processes)
@@ -83,7 +84,7 @@ def run(place: Place, plan: Plan, wanted: list[Job], processes: int) -> Iterator
         for job in missing:
             yield job, do(place, plan, job, threads)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with process_pool(processes) as pool:
         started = {pool.submit(do, place, plan, job, threads): job for job in missing}
         try:
             for future in as_completed(started):
@@ -100,7 +101,8 @@ def do(place: Place, plan: Plan, job: Job, threads: int) -> dict[str, Any]:
     start = time.monotonic()
     base = checkpoint.load(place.base)
     config = plan.training(base.config, job.row, job.seed)
-    model = with_fusion(base, config.model.fusion)
+    device = Processes().device  # of the whole model: the loop itself moves only what it trains
+    model = with_fusion(base, config.model.fusion).to(device)
     if job.row.is_trained:
         fine_tune(stage_for(place, config, model), config, folder / "training")
     trained = time.monotonic()
@@ -109,7 +111,9 @@ def do(place: Place, plan: Plan, job: Job, threads: int) -> dict[str, Any]:
     frozen = features.build(place.out / "test-features.safetensors", model, cache)
     examples = Examples(model, cache, frozen, settings.never)
     is_on = config.losses.cross_modal > 0 and job.row.is_trained
-    evaluation = evaluate(examples, panel.load(place.judges), settings, l_cm=f"L_CM was {'on' if is_on else 'off'}")
+    evaluation = evaluate(
+        examples, panel.load(place.judges).to(device), settings, l_cm=f"L_CM was {'on' if is_on else 'off'}"
+    )
     result = {
         "row": job.row.name,
         "seed": job.seed,

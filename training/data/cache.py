@@ -55,6 +55,9 @@ class DataCache:
     for a stranger, `audio_sex`, `audio_age`, `audio_emotion`, `audio_intensity`, `audio_picture` (V,) the row whose truth it
     speaks or -1.
 
+    `contents` maps a source to the sha256 of what is in it. `shares` maps it to its part of what `draw` draws of all rows, which
+    sum to 1: 0 for a source without pictures (VoxCeleb without video), whose share the others take.
+
     `mixture` gives each source's share of what `draw` draws; without it every picture is equally likely. A source that it gives
     nothing is never drawn, which `drawable` (N,) bool says of its rows: its labels are there for the stages that learn from labels (FER2013). Raises DataError for folders
     that are no cache, of unlike picture sizes or of one source, and when no source has a share.
@@ -70,6 +73,7 @@ class DataCache:
         if len(set(sizes.values())) > 1:
             raise DataError(f"data cache: picture sizes differ: {sizes}; build every source at the model's size")
         described = [[part.source, part.key] for part in parts]
+        self.contents = {part.source: content_sha256(part.source, part.key) for part in parts}
         self.sha256 = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()  # of all that is in it
         self._seed = parts[0].key.get("seed") if self.sources[0] == WORLD else None
         self.images, self.audio = _joined([part.images for part in parts]), _joined([part.audio for part in parts])
@@ -99,8 +103,11 @@ class DataCache:
         if not self._shares.any():
             raise DataError(f"mixture {dict(shares)} gives no share to any of the sources {', '.join(self.sources)}")
         self.drawable: np.ndarray = self._shares[self.source] > 0
+        pictures = np.bincount(self.source, minlength=len(parts))
         if mixture is None:
-            self._shares *= np.bincount(self.source, minlength=len(parts))
+            self._shares *= pictures
+        drawn = self._shares * (pictures > 0)
+        self.shares = dict(zip(self.sources, (drawn / (drawn.sum() or 1)).tolist(), strict=True))
 
     def __len__(self) -> int:
         return len(self.person)
@@ -192,6 +199,11 @@ def _joined(arrays: Sequence[np.ndarray]) -> Any:
 def _description(folder: Path) -> dict[str, Any] | None:
     path = folder / "cache.json"
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def content_sha256(source: str, key: Mapping[str, Any]) -> str:
+    """One hash of what a cache of this source and key holds."""
+    return hashlib.sha256(json.dumps([source, key], sort_keys=True).encode()).hexdigest()
 
 
 def is_finished(folder: Path, source: str, key: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from runtime.preprocess.image import middle_square
 from runtime.spec import MAX_AUDIO_SAMPLES
 from training.data.align import align
-from training.data.cache import is_finished
+from training.data.cache import content_sha256, is_finished
 from training.data.cache_writer import CacheWriter, Truth
 from training.data.captions import compose
 from training.data.decode import read_audio, read_image
@@ -61,11 +61,13 @@ class Source:
             raise ValueError(f"image_size {self.image_size} must be at least 1")
 
 
-def build(folder: Path, source: Source, processes: int, splits: Splits | None = None) -> Path:
+def build(
+    folder: Path, source: Source, processes: int, splits: Splits | None = None, expected: str | None = None
+) -> Path:
     """`folder`, with the cache of `source` built in it unless it holds exactly this: the same files, labels, people and framing.
 
     Without `splits` the data set is divided here, in the same way every time (`training.data.splits.divide`). Raises DataError
-    if nothing is left, or the disk cannot hold it.
+    if nothing is left, the disk cannot hold it, or the content is not that of the sha256 `expected`; then nothing is changed.
     """
     report = _Report(source)
     found = list(records(source.name, source.root, report.tell))
@@ -81,6 +83,11 @@ def build(folder: Path, source: Source, processes: int, splits: Splits | None = 
         "framing": _framing(source),
         "records": _sha256(mine, source),
     }
+    if expected is not None and content_sha256(source.name, key) != expected:
+        raise DataError(
+            f"{source.name}: {source.root} is not what this run has trained on: files, labels, sizes or people have changed since; "
+            "put the old ones back, or choose another --out"
+        )
     if is_finished(folder, source.name, key):
         return folder
     _check_space(folder, source, mine)

@@ -1,8 +1,9 @@
 """Which voice may be heard with which picture.
 
 The recording of the very moment, where the data has it (RAVDESS); else another recording of the same person in a mood that is not
-known to be another one (VoxCeleb); else a stranger of the same sex and emotion, nearest in age and intensity. Nothing else connects
-a stranger's voice to a face, so it tells sex, age and emotion and no more.
+known to be another one (VoxCeleb); else a stranger who contradicts nothing that is known of the picture and shares its sex or its
+emotion, nearest in age and intensity. Nothing else connects a stranger's voice to a face, so it tells sex, age and emotion and no
+more; one that shares neither would teach the model not to listen.
 """
 
 from __future__ import annotations
@@ -16,22 +17,30 @@ from training.data.cache import DataCache
 ALIKE_VOICES = 4  # a picture is paired with one of this many clips
 YEARS_PER_INTENSITY = 25.0
 OLDEST = 100.0
+MOODLESS = 1  # of the ALIKE_VOICES of a picture whose emotion is known: VoxCeleb has 7,000 speakers, RAVDESS 24
 
 
 def match_voices(cache: DataCache) -> np.ndarray:
     """(N, ALIKE_VOICES) int64 clips that could be heard from each picture, repeated where there are fewer; -1 where none fits.
 
-    A stranger fits only where the sex of both is known and the emotion is known of both or of neither. An age or intensity
-    that is not known is drawn from those of the other side, so that it decides nothing.
+    A stranger's voice of unknown emotion fits any picture of its sex, and any voice one of unknown emotion; of several the same
+    emotion, or none on both sides, comes first, except for `MOODLESS` places. Where no voice is known to be of the picture's sex,
+    one of unknown sex, or any if the picture's is unknown, must have its emotion. An age or intensity that is not known is drawn
+    from those of the other side, so that it decides nothing.
     """
     rng = np.random.default_rng(0)
     matches = np.full((len(cache), ALIKE_VOICES), -1)
-    for sex in (0, 1):
+    for sex in (0, 1, -1):
         for emotion in range(-1, len(EMOTIONS)):
             rows = np.flatnonzero((cache.sex == sex) & (cache.emotion == emotion))
-            clips = np.flatnonzero((cache.audio_sex == sex) & (cache.audio_emotion == emotion))
-            if len(rows) and len(clips):
-                matches[rows] = clips[_nearest(cache, rows, clips, rng)]
+            if not len(rows):
+                continue
+            alike, moodless = _strangers(cache, sex, emotion)
+            if len(alike):
+                matches[rows] = alike[_nearest(cache, rows, alike, rng)]
+            if len(moodless):
+                places = slice(ALIKE_VOICES - MOODLESS if len(alike) else 0, None)
+                matches[rows, places] = moodless[_nearest(cache, rows, moodless, rng)][:, places]
     for rows, clips in _same_person(cache):
         mood, heard = cache.emotion[rows, None], cache.audio_emotion[clips]
         fits = (mood == heard) | (mood < 0) | (heard < 0)
@@ -41,6 +50,22 @@ def match_voices(cache: DataCache) -> np.ndarray:
             if mine.any():
                 matches[row] = np.resize(rng.permutation(clips[mine]), ALIKE_VOICES)
     return matches
+
+
+def _strangers(cache: DataCache, sex: int, emotion: int) -> tuple[np.ndarray, np.ndarray]:
+    """Clips that fit a picture of that sex and emotion, -1 unknown: the best, and those of unknown emotion to be mixed in."""
+    same_sex, same_emotion = cache.audio_sex == sex, cache.audio_emotion == emotion
+    untold = cache.audio_emotion < 0
+    alike, moodless = np.zeros_like(untold), np.zeros_like(untold)
+    if sex >= 0:
+        alike = same_sex & same_emotion
+        if emotion >= 0:
+            moodless = same_sex & untold
+        elif not alike.any():
+            alike = same_sex
+    if emotion >= 0 and not (alike | moodless).any():
+        alike = same_emotion & ((cache.audio_sex < 0) | (sex < 0))
+    return np.flatnonzero(alike), np.flatnonzero(moodless)
 
 
 def _nearest(cache: DataCache, rows: np.ndarray, clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -5,12 +5,14 @@ Decoders are written in C, and files come from anywhere: a crash at hour ten mus
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -34,14 +36,14 @@ def each(
         return
     items = iter(items)
     waiting: deque[tuple[list[Item], Future[list[Result]]]] = deque()
-    pool = _pool(processes)
+    pool = process_pool(processes)
     try:
         while True:
             while len(waiting) < processes * AHEAD and (chunk := list(islice(items, CHUNK))):
                 try:
                     future = pool.submit(_all, function, chunk)
                 except BrokenProcessPool:
-                    pool = _pool(processes)
+                    pool = process_pool(processes)
                     future = pool.submit(_all, function, chunk)
                 waiting.append((chunk, future))
             if not waiting:
@@ -55,17 +57,25 @@ def each(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def process_pool(processes: int) -> ProcessPoolExecutor:
+    """A pool of fresh processes (a fork would copy the threads' locks) that end with this one, however it ends.
+
+    Otherwise a worker whose parent was killed finishes its item and writes its result, perhaps while a second run is at it.
+    """
+    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_end_with_parent)
+
+
 def _one_by_one(
     function: Callable[[Item], Result], items: list[Item], crashed: Callable[[Item], Result]
 ) -> Iterator[Result]:
-    pool = _pool(1)
+    pool = process_pool(1)
     try:
         for item in items:
             try:
                 yield pool.submit(function, item).result()
             except BrokenProcessPool:
                 yield crashed(item)
-                pool = _pool(1)
+                pool = process_pool(1)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -74,5 +84,12 @@ def _all(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
     return [function(item) for item in items]
 
 
-def _pool(processes: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))  # a fork copies the threads' locks
+def _end_with_parent() -> None:
+    Thread(target=_wait_and_end, daemon=True).start()
+
+
+def _wait_and_end() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)

@@ -22,6 +22,7 @@ from training.evaluation.measure import UNKNOWN_L_CM, evaluate
 from training.evaluation.panel import Panel, load
 from training.examples import Examples
 from training.face_packs import FacePack
+from training.processes import Processes
 
 JUDGES = Path(__file__).parents[2] / "bundles" / "judges"
 WORLD = "world"
@@ -31,7 +32,7 @@ SHOTS = 2
 VOICES_PER_PERSON, FEWEST_VOICES = 0.4, 160
 EXAMPLE = """example:
   python -m training evaluate bundles/demo-checkpoint --out report
-  python -m training evaluate runs/mine/checkpoint --out report --data runs/mine/data/test --count 5000
+  python -m training evaluate runs/mine/checkpoint --out report --data runs/mine/test/ffhq --count 5000
   python -m training evaluate bundles/demo-checkpoint --out report --count 60 --seeds 42 --steps 10     # a quick look
 """
 
@@ -51,11 +52,12 @@ def run(
     test half, at the seed that the checkpoint was trained with."""
     start = time.monotonic()
     described = checkpoint.read_settings(folder)
-    panel = load(judges)
+    device = Processes().device
+    panel = load(judges).to(device)
     if face_pack is not None:
         panel.face_pack = FacePack(face_pack)
     perceptual = None if lpips_weights is None else lpips.load(*lpips_weights)
-    model = checkpoint.load(folder)
+    model = checkpoint.load(folder).to(device)
     provenance: Mapping[str, Any] = described.get("provenance", {})
     cache, what = _data(data, out, model.config.image_size, provenance, settings.count, processes)
     if cache.images.shape[1] != model.config.image_size:

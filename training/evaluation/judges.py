@@ -130,7 +130,10 @@ def _people(
     caches = [DataCache(*folders) for folders in data]
     for cache in caches:
         if cache.images.shape[1] != size:
-            raise BundleError(f"data has pictures of {cache.images.shape[1]} pixels, these judges look at {size}")
+            raise BundleError(
+                f"data has pictures of {cache.images.shape[1]} pixels, these judges look at {size}; "
+                f"build both caches with `python -m training data build … --size {size}`"
+            )
     cards = [{"caches": [json.loads((folder / "cache.json").read_text()) for folder in folders]} for folders in data]
     return caches[0], caches[1], cards[0], cards[1]
 

@@ -7,10 +7,8 @@ choice is one column per option.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +16,7 @@ from tqdm import tqdm
 
 from runtime.emotions import EMOTIONS
 from runtime.spec import MAX_AUDIO_SAMPLES
+from training.data.parallel import process_pool
 from training.data.synthetic.shot import (
     ADULT,
     BACKGROUNDS,
@@ -146,5 +145,5 @@ def in_parallel(function: Callable[[P], T], places: Sequence[P], processes: int,
 
     if processes == 1:
         return counted(map(function, places))
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with process_pool(processes) as pool:
         return counted(pool.map(function, places, chunksize=32))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,14 @@ from training.pictures import save_grid, to_model
 
 MAX_LOGIT_SCALE = 100.0
 SHOWN_AGES = np.linspace(8, 85, len(EMOTIONS), dtype=np.float32)
+
+
+def was_aligned(provenance: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint, or one that it started from, went through this stage; yes if it does not name its stages."""
+    if AlignmentStage.name in provenance.get("stages", (AlignmentStage.name,)):
+        return True
+    earlier: Mapping[str, Any] = provenance.get("started_from") or {}
+    return bool(earlier) and was_aligned(earlier["provenance"])
 
 
 class AlignmentStage:

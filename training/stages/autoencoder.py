@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,8 +17,12 @@ from training.pictures import save_grid, to_model
 
 CROP = 64  # the network is convolutional without normalisation, so a crop teaches what a whole picture does, at a quarter of the cost
 LATENT_PENALTY = 1e-3  # keeps latents inside the decoder's ±3 soft clamp
+GATE_DB = 33.0  # below, the decoder limits what the generator can show and what the estimators can judge
+GATE_EVERY = 4  # of the pictures whose latents are measured, one in this many is decoded too
 PART = 64  # pictures that are measured at once
 ABSOLUTE_WEIGHT, EDGE_WEIGHT = 0.05, 0.05
+
+log = logging.getLogger(__name__)
 
 
 class AutoencoderStage:
@@ -61,8 +66,11 @@ class AutoencoderStage:
         save_grid(torch.cat([image, rebuilt]), 8, path)
 
     @torch.no_grad()
-    def finish(self, count: int = 1024) -> None:
-        """Measure mean and standard deviation per latent channel over `count` pictures."""
+    def finish(self, count: int = 1024) -> float:
+        """Measure mean and standard deviation per latent channel over `count` pictures.
+
+        Returns the mean PSNR in dB of whole pictures of the training data, decoded from their latents; warns below `GATE_DB`.
+        """
         rows = np.sort(self.cache.draw(np.random.default_rng(0), count))
         latents = torch.cat(
             [
@@ -72,6 +80,24 @@ class AutoencoderStage:
         )
         self.module.mean.copy_(latents.mean(dim=(0, 2, 3)).view(1, -1, 1, 1))
         self.module.std.copy_(latents.std(dim=(0, 2, 3)).view(1, -1, 1, 1))
+        psnr = self._psnr(rows[::GATE_EVERY])
+        if not psnr >= GATE_DB:
+            log.warning(
+                "autoencoder: decoded pictures have %.1f dB PSNR, and should have at least %.0f: what is generated will look no sharper; "
+                "train it longer (--set autoencoder.steps=…), or give it more latent channels",
+                psnr,
+                GATE_DB,
+            )
+        return psnr
+
+    def _psnr(self, rows: np.ndarray) -> float:
+        """Mean over pictures `rows` of 10 log10(peak² / mean squared error), in dB; the peak of [-1, 1] is 2."""
+        values = []
+        for part in np.array_split(rows, -(-len(rows) // PART)):
+            image = to_model(self.cache.images[part]).to(self._device())
+            error = self.module.decode(self.module.encode(image)).float() - image
+            values.append(10 * torch.log10(4 / error.square().mean(dim=(1, 2, 3)).clamp(min=1e-10)))
+        return float(torch.cat(values).mean())
 
     def _device(self) -> torch.device:
         return next(self.module.parameters()).device

@@ -71,7 +71,7 @@ class ConsistencyStage:
         f_final, used = model.conditioner.fusion(*tokens)
         cond = model.conditioner.project(f_final, used)
 
-        total = clean.new_zeros(())
+        total = f_final.float().sum() * 0  # so that a part without any term can be gone back through
         prediction = None
         shown: dict[str, Tensor] = {}
         if config.simple:

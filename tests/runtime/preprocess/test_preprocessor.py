@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 
@@ -10,6 +11,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from runtime.errors import RequestError
 from runtime.preprocess import Preprocessor
 from runtime.preprocess.prepared import Prepared
 from runtime.request import GenerateRequest
@@ -115,3 +117,20 @@ def test_tensors_survive_the_way_back_and_notes_are_json_bytes(preprocess, full)
     )
     assert json.loads(prepared.notes[0]) == prepared.report
     assert prepared.report["conditions"] == list(full.conditions)
+
+
+def test_without_a_condition_a_request_is_refused_and_the_message_lists_them(preprocess):
+    with pytest.raises(
+        RequestError, match="request: no condition given; give at least one of text, audio, ref"
+    ) as caught:
+        preprocess(GenerateRequest(seed=1, needs_condition=False))
+    assert caught.value.field == "request" and caught.value.code == "INVALID_ARGUMENT"
+
+
+def test_a_model_without_conditions_takes_none_and_needs_no_tokenizer(tmp_path):
+    noise_alone = Preprocessor(dataclasses.replace(MODEL, cond={}), tmp_path / "nothing", 1.0)
+    assert noise_alone(GenerateRequest(seed=3, needs_condition=False)).seed == 3
+    with pytest.raises(RequestError, match=r"age: this bundle draws from noise alone .* leave age, emotion out"):
+        noise_alone(GenerateRequest(age=30, emotion="happy"))
+    with pytest.raises(RequestError, match=r"guidance_scale: got 3; this bundle draws from noise alone"):
+        noise_alone(GenerateRequest(guidance_scale=3, needs_condition=False))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.comparison.plan import SHOTS, Plan, is_aligned, jobs
+from training.comparison.plan import SHOTS, Plan, jobs
 from training.comparison.rows import CONTROL, FULL, PAPER_COLUMNS, ROWS
 from training.config import TrainConfig
 from training.evaluation.figure import METRICS
@@ -99,9 +99,3 @@ def test_a_plan_that_cannot_work_is_refused(change):
 def test_a_plan_names_what_differs_from_another():
     assert PLAN.differences(PLAN.to_dict()) == []
     assert PLAN.differences(replace(PLAN, steps=11).to_dict()) == ["steps 11 → 10"]
-
-
-def test_a_checkpoint_is_aligned_if_it_or_what_it_started_from_was():
-    aligned = {"provenance": {"stages": {"alignment": {}}}}
-    assert is_aligned(aligned) and not is_aligned({"provenance": {"stages": {"diffusion": {}}}})
-    assert is_aligned({"provenance": {"stages": {"consistency": {}}, "started_from": aligned}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -139,7 +140,12 @@ def test_a_folder_with_other_settings_is_refused(place, plan):
 def test_the_command_does_what_is_missing_and_keeps_what_is_done(judges, micro_checkpoint, tmp_path, capsys):
     out = tmp_path / "ablation"
     sizes = "--steps 1 --batch-size 4 --people 6 --count 10 --inference-steps 1 --world-seed 3 --precision fp32"
-    command = ["--from", str(micro_checkpoint), "--judges", str(judges), "--out", str(out), "--processes", "1"]
+    older = tmp_path / "older"
+    shutil.copytree(micro_checkpoint, older)
+    settings = json.loads((older / "clipfacefusion.json").read_text())
+    settings["provenance"]["stages"] = {}
+    (older / "clipfacefusion.json").write_text(json.dumps(settings))
+    command = ["--from", str(older), "--judges", str(judges), "--out", str(out), "--processes", "1"]
     command += [*sizes.split(), "--seeds", "1", "2"]
     assert ablation.main([*command, "--rows", "base"]) == 0
     printed = capsys.readouterr()

@@ -45,7 +45,8 @@ def test_every_picture_of_a_source_is_drawn_alike(tmp_path: Path) -> None:
 
 def test_shares_of_sources_without_a_usable_picture_go_to_the_others(tmp_path: Path) -> None:
     cache = mixed(tmp_path, ffhq=3, cacd=4, ravdess=5, voxceleb=0)  # voices only
-    assert drawn_shares(cache)["voxceleb"] == 0
+    assert drawn_shares(cache)["voxceleb"] == 0 and sum(cache.shares.values()) == pytest.approx(1)
+    assert drawn_shares(cache) == pytest.approx(cache.shares, abs=0.015)
     usable = np.arange(len(cache)) >= 3  # nothing of FFHQ
     shares = drawn_shares(cache, usable)
     assert shares == pytest.approx({"ffhq": 0, "cacd": 0.75, "ravdess": 0.25, "voxceleb": 0}, abs=0.015)
@@ -77,6 +78,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
 def test_without_a_mixture_every_picture_counts_alike(tmp_path: Path) -> None:
     cache = DataCache(*(write(tmp_path / n, [Truth(k) for k in range(size)]) for n, size in {"a": 1, "b": 3}.items()))
     assert drawn_shares(cache) == pytest.approx({"a": 0.25, "b": 0.75}, abs=0.015)
+    assert cache.shares == {"a": 0.25, "b": 0.75}
 
 
 def test_nothing_to_draw_is_an_error_that_names_the_sources(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from training.data.cache import DataCache
 from training.features import FeatureCache
 from training.labels import UnlabelledError
 from training.model import ClipFaceFusion
-from training.stages.alignment import AlignmentStage
+from training.stages.alignment import AlignmentStage, was_aligned
 from training.stages.diffusion import DiffusionStage
 
 TERMS = ("age", "emotion", "audio_visual", "contrast")
@@ -87,3 +87,10 @@ def test_a_batch_without_voices_has_nothing_to_contrast(
 def test_the_preview_shows_three_rows_of_eight(stage: AlignmentStage, tmp_path: Path) -> None:
     stage.preview(tmp_path / "preview.png")
     assert Image.open(tmp_path / "preview.png").size == (8 * 32, 3 * 32)
+
+
+def test_a_checkpoint_was_aligned_if_it_or_what_it_started_from_was() -> None:
+    aligned = {"stages": {"alignment": {}}}
+    assert was_aligned(aligned) and not was_aligned({"stages": {"diffusion": {}}})
+    assert was_aligned({"stages": {"consistency": {}}, "started_from": {"provenance": aligned}})
+    assert was_aligned({})  # not made by the recipe: it names no stages, and is believed

@@ -31,6 +31,21 @@ def test_at_the_end_latents_have_mean_zero_and_unit_variance(model: ClipFaceFusi
     assert latents.std(dim=(0, 2, 3)).numpy() == pytest.approx(np.ones(4), abs=1e-3)
 
 
+def test_the_gate_is_the_psnr_of_whole_decoded_pictures(
+    model: ClipFaceFusion, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error of 0.02 of [-1, 1] in every pixel is 10 log10(4 / 0.0004) = 40 dB; of 0.2, 20 dB."""
+    cache = make_cache(list(range(20)))
+    stage, said = AutoencoderStage(model, cache), []
+    monkeypatch.setattr(stage.module, "encode", lambda image: image)
+    for error, decibels in ((0.02, 40.0), (0.2, 20.0)):
+        monkeypatch.setattr(stage.module, "decode", lambda latents, error=error: latents + error)
+        caplog.clear()
+        assert stage.finish(count=40) == pytest.approx(decibels, abs=1e-3)
+        said.append(caplog.text)
+    assert said[0] == "" and "20.0 dB PSNR, and should have at least 33" in said[1]
+
+
 def test_crops_are_of_pictures_with_a_share(model: ClipFaceFusion, make_cache: MakeCache, tmp_path: Path) -> None:
     for source in ("ffhq", "fer2013"):
         make_cache([0, 1, 2], source=source)

@@ -131,6 +131,13 @@ def test_image_terms_read_only_small_timesteps_and_a_part_of_the_batch(
         assert judged == [expected]
 
 
+def test_without_l_simple_a_part_with_no_picture_to_judge_has_a_gradient_of_zero(make: Make) -> None:
+    stage = make(replace(EVERYTHING, simple=0.0, cross_modal=0.0, max_timestep=0))
+    found = loss(stage)["loss"]
+    found.backward()
+    assert found == 0 and not learning(stage)
+
+
 def test_no_picture_to_judge_leaves_l_simple_and_says_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consistency, "sample_timesteps", lambda count, _: torch.full((count,), 900))
     terms = loss(make(replace(EVERYTHING, max_timestep=330, cross_modal=0.0)))

@@ -1,0 +1,109 @@
+"""The GPU through CUDA's runtime API: which one it is, a stream, and memory. The only file that knows cuda-python.
+
+Every call of that library returns its error beside its result and raises nothing; here an error becomes an EngineError. Nothing in this
+file has run on a GPU yet: it is held against a fake with the names of the real library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import EngineError
+
+INSTALL = 'cuda-python is not installed: pip install ".[gpu]"'
+
+
+def gpu_target() -> str:
+    """The compute capability of GPU 0, "sm89". EngineError where there is none, saying why."""
+    cuda = _cuda()
+    error, count = cuda.cudaGetDeviceCount()  # returns its error; the driver's own calls would raise without a driver
+    if error != cuda.cudaError_t.cudaSuccess or not count:
+        raise EngineError(f"CUDA says {getattr(error, 'name', error)}")
+    attribute = cuda.cudaDeviceAttr
+    major, minor = (
+        _checked(cuda, cuda.cudaDeviceGetAttribute(which, 0), "cudaDeviceGetAttribute")
+        for which in (attribute.cudaDevAttrComputeCapabilityMajor, attribute.cudaDevAttrComputeCapabilityMinor)
+    )
+    return f"sm{major}{minor}"
+
+
+def gpu_name() -> str:
+    """What NVIDIA calls GPU 0."""
+    cuda = _cuda()
+    name = _checked(cuda, cuda.cudaGetDeviceProperties(0), "cudaGetDeviceProperties").name
+    return name.decode(errors="replace").rstrip("\0") if isinstance(name, bytes) else str(name)
+
+
+class Stream:
+    """A CUDA stream with its own memory: one buffer by name, grown when needed. `close` frees all of it; idempotent.
+
+    Copies are asynchronous: the arrays must stay alive until `wait`.
+    """
+
+    def __init__(self) -> None:
+        self._cuda = _cuda()
+        self._stream = _checked(
+            self._cuda, self._cuda.cudaStreamCreateWithFlags(self._cuda.cudaStreamNonBlocking), "cudaStreamCreate"
+        )
+        self._buffers: dict[str, tuple[int, int]] = {}  # name -> address, bytes
+
+    @property
+    def handle(self) -> int:
+        """What other libraries call this stream by."""
+        return int(self._stream)
+
+    def buffer(self, name: str, size: int) -> int:
+        """The address of at least `size` bytes on the GPU, owned by this stream until it asks for more under that name, or closes."""
+        address, held = self._buffers.get(name, (0, 0))
+        if held < max(size, 1):
+            self._free(name)
+            address = int(_checked(self._cuda, self._cuda.cudaMalloc(max(size, 1)), f"cudaMalloc of {size} bytes"))
+            self._buffers[name] = (address, max(size, 1))
+        return address
+
+    def upload(self, name: str, array: np.ndarray) -> int:
+        """Copy a C-contiguous array to the buffer of that name; its address."""
+        address = self.buffer(name, array.nbytes)
+        self._copy(address, array.ctypes.data, array.nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice)
+        return address
+
+    def download(self, name: str, array: np.ndarray) -> None:
+        """Copy the buffer of that name into a C-contiguous array, which holds it after `wait`."""
+        address, _ = self._buffers[name]
+        self._copy(array.ctypes.data, address, array.nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+
+    def wait(self) -> None:
+        """Until everything given to the stream is done; errors of earlier work arrive here."""
+        _checked(self._cuda, self._cuda.cudaStreamSynchronize(self._stream), "cudaStreamSynchronize")
+
+    def close(self) -> None:
+        for name in list(self._buffers):
+            self._free(name)
+        if self._stream is not None:
+            _checked(self._cuda, self._cuda.cudaStreamDestroy(self._stream), "cudaStreamDestroy")
+            self._stream = None
+
+    def _copy(self, to: int, source: int, size: int, kind: Any) -> None:
+        _checked(self._cuda, self._cuda.cudaMemcpyAsync(to, source, size, kind, self._stream), "cudaMemcpyAsync")
+
+    def _free(self, name: str) -> None:
+        if name in self._buffers:
+            _checked(self._cuda, self._cuda.cudaFree(self._buffers.pop(name)[0]), "cudaFree")
+
+
+def _cuda() -> Any:
+    try:
+        return importlib.import_module("cuda.bindings.runtime")
+    except ImportError:
+        raise EngineError(INSTALL) from None
+
+
+def _checked(cuda: Any, answer: tuple[Any, ...], call: str) -> Any:
+    """The result of a CUDA call, None for one without; EngineError naming the call if it failed."""
+    error, *values = answer
+    if error != cuda.cudaError_t.cudaSuccess:
+        raise EngineError(f"{call}: CUDA says {getattr(error, 'name', error)}")
+    return values[0] if values else None

@@ -1,0 +1,154 @@
+"""Our calls of TensorRT and CUDA, held against fakes of their APIs. That proves the order and meaning of the calls, and no execution on a GPU."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from runtime.engines.device import Stream
+from runtime.engines.trt import TrtEngine
+from runtime.errors import BundleError, EngineError
+from runtime.plans import TENSORRT, TENSORRT_RTX
+from runtime.spec import EngineSpec, TensorSpec
+from tests.export import fake_tensorrt
+
+SPEC = EngineSpec(
+    "scale",
+    (TensorSpec("x", "float32", ("B", 4)), TensorSpec("t", "int64", ("B",))),
+    (TensorSpec("y", "float32", ("B", 4)),),
+    {"B": (1, 2, 8)},
+)
+NAMES = (
+    "cudaGetDeviceCount cudaDeviceGetAttribute cudaGetDeviceProperties cudaStreamCreateWithFlags cudaStreamNonBlocking "
+    "cudaStreamSynchronize cudaStreamDestroy cudaMalloc cudaFree cudaMemcpyAsync cudaMemcpyKind cudaDeviceAttr cudaError_t"
+)
+
+
+def plan(spec: EngineSpec = SPEC) -> bytes:
+    """What the fake library gives for a plan of this spec."""
+    tensors = [
+        [t.name, t.dtype, [-1 if isinstance(d, str) else d for d in t.shape]] for t in (*spec.inputs, *spec.outputs)
+    ]
+    return json.dumps({"tensors": tensors, "profiles": [spec.profile()]}).encode()
+
+
+def scale(inputs: Mapping[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:
+    return {"y": inputs["x"] * inputs["t"][:, None]}
+
+
+def inputs(rows: int) -> dict[str, np.ndarray]:
+    return {"x": np.arange(rows * 4, dtype=np.float32).reshape(rows, 4), "t": np.arange(rows, dtype=np.int64)}
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, fake_tensorrt)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_tensorrt.Cuda(8, 9))
+    monkeypatch.setattr(fake_tensorrt.Cuda, "memory", {})
+    monkeypatch.setattr(fake_tensorrt, "compute", scale)
+
+
+@pytest.mark.parametrize("flavour", [TENSORRT, TENSORRT_RTX])
+def test_inputs_arrive_and_outputs_come_back_at_every_batch_size_in_any_order(flavour: str) -> None:
+    engine = TrtEngine(plan(), SPEC, flavour)
+    for rows in (2, 8, 1, 3):
+        given = inputs(rows)
+        np.testing.assert_array_equal(engine(given)["y"], given["x"] * given["t"][:, None])
+    assert engine.provider == flavour
+
+
+def test_outputs_are_the_callers_to_keep() -> None:
+    engine = TrtEngine(plan(), SPEC, TENSORRT)
+    first = engine(inputs(2))["y"]
+    kept = first.copy()
+    engine({"x": np.ones((2, 4), np.float32), "t": np.full(2, 9)})
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_input_that_is_not_contiguous_is_copied_as_it_reads() -> None:
+    turned = np.arange(8, dtype=np.float32).reshape(4, 2).T
+    answer = TrtEngine(plan(), SPEC, TENSORRT)({"x": turned, "t": np.ones(2, np.int64)})
+    np.testing.assert_array_equal(answer["y"], turned)
+
+
+def test_all_memory_is_given_back() -> None:
+    engine = TrtEngine(plan(), SPEC, TENSORRT)
+    engine(inputs(1))
+    engine(inputs(8))  # grows: the smaller buffers are freed
+    assert len(fake_tensorrt.Cuda.memory) == 3
+    engine.close()
+    assert not fake_tensorrt.Cuda.memory
+
+
+def test_a_buffer_is_kept_while_it_is_large_enough() -> None:
+    stream = Stream()
+    address = stream.buffer("x", 64)
+    assert stream.buffer("x", 32) == address
+    assert stream.buffer("x", 128) in fake_tensorrt.Cuda.memory
+
+
+def test_more_rows_than_the_profile_allows_are_refused_before_the_gpu() -> None:
+    with pytest.raises(EngineError, match=r"scale: B is 9; the profile allows 1\.\.8"):
+        TrtEngine(plan(), SPEC, TENSORRT)(inputs(9))
+
+
+def test_a_plan_of_another_profile_is_refused_when_it_meets_it() -> None:
+    narrow = EngineSpec(SPEC.name, SPEC.inputs, SPEC.outputs, {"B": (1, 1, 2)})
+    with pytest.raises(EngineError, match=r"scale: tensorrt refuses shape \(4, 4\) of input 'x'"):
+        TrtEngine(plan(narrow), SPEC, TENSORRT)(inputs(4))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        EngineSpec("scale", SPEC.inputs, (TensorSpec("z", "float32", ("B", 4)),), SPEC.ranges),
+        EngineSpec("scale", SPEC.inputs, (TensorSpec("y", "float32", ("B", 5)),), SPEC.ranges),
+        EngineSpec("scale", SPEC.inputs[:1], SPEC.outputs, SPEC.ranges),
+    ],
+    ids=["name", "shape", "missing"],
+)
+def test_a_plan_with_other_tensors_is_refused(other: EngineSpec) -> None:
+    with pytest.raises(BundleError, match=r"scale: the plan has tensor '[ytz]' as .*, expected"):
+        TrtEngine(plan(other), SPEC, TENSORRT)
+
+
+def test_a_plan_that_does_not_load_is_refused_in_the_librarys_words() -> None:
+    with pytest.raises(
+        BundleError, match=r"scale: tensorrt 11.* does not load the plan: the plan is damaged; build it again"
+    ):
+        TrtEngine(b"damaged", SPEC, TENSORRT)
+
+
+def test_a_run_that_fails_and_memory_that_is_not_there_are_engine_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = TrtEngine(plan(), SPEC, TENSORRT)
+    monkeypatch.setattr(fake_tensorrt, "compute", None)
+    with pytest.raises(EngineError, match="scale: tensorrt did not run"):
+        engine(inputs(1))
+    monkeypatch.setattr(fake_tensorrt.Cuda, "largest", 8)
+    with pytest.raises(EngineError, match="cudaMalloc of 128 bytes: CUDA says cudaErrorMemoryAllocation"):
+        engine(inputs(8))
+
+
+def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(EngineError, match=r'tensorrt-rtx: cannot be imported .* pip install "\.\[tensorrt-rtx\]"'):
+        TrtEngine(plan(), SPEC, TENSORRT_RTX)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    with pytest.raises(EngineError, match=r'cuda-python is not installed: pip install "\.\[gpu\]"'):
+        TrtEngine(plan(), SPEC, TENSORRT)
+
+
+def test_cuda_pythons_real_module_has_every_name_of_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "cuda.bindings.runtime")
+    real = pytest.importorskip("cuda.bindings.runtime")
+    fake = fake_tensorrt.Cuda(8, 9)
+    for name in NAMES.split():
+        assert hasattr(real, name) and hasattr(fake, name), name
+    for name in ("cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"):
+        assert hasattr(real.cudaMemcpyKind, name)
+    assert int(real.cudaStream_t(5)) == 5 and hasattr(real.cudaDeviceProp(), "name")
