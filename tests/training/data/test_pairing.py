@@ -73,6 +73,7 @@ def test_an_unknown_sex_is_heard_only_where_no_known_one_fits_and_then_in_the_sa
     assert matches(tmp_path / "both", [picture], women) == [{1}]
     assert matches(tmp_path / "one", [picture, Truth(1, sex=0)], women[:1]) == [{0}, {-1}]
     assert matches(tmp_path / "face", [Truth(0, emotion="sad"), Truth(1)], women) == [{0}, {-1}]
+    assert matches(tmp_path / "men", [picture], [(Truth(None, sex=1, emotion="sad"), None)]) == [{-1}]
 
 
 def test_any_mood_fits_a_face_of_unknown_mood_where_all_voices_have_one(tmp_path: Path) -> None:
