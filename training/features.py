@@ -60,8 +60,10 @@ def build(path: Path, model: ClipFaceFusion, cache: DataCache) -> FeatureCache:
                 return FeatureCache(load_file(path))
     model.eval()
     found = _pictures(model, cache) | _texts(model, cache) | _voices(model, cache)
+    # Laid out as a file is: convolutions of another memory layout differ in their last bits, so a resumed run would too.
+    found = {name: tensor.contiguous() for name, tensor in found.items()}
     partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.contiguous() for name, tensor in found.items()}, partial, made_from)
+    save_file(found, partial, made_from)
     publish(partial, path)
     return FeatureCache(found)
 
