@@ -92,3 +92,11 @@ def test_only_who_has_one_picture_gets_an_identity_by_a_crop(
     folder = write(tmp_path / "photos", [Truth(0), Truth(int(single))])
     found = features.build(tmp_path / "features", little_model, DataCache(folder))
     assert torch.equal(found.identity, found.identity_crop) != single
+
+
+def test_features_lie_in_memory_as_they_do_when_read_from_their_file(
+    little_world: DataCache, little_model: ClipFaceFusion, tmp_path: Path
+) -> None:
+    """A convolution of another layout differs in its last bits, and so would a run that was killed and resumed."""
+    made = features.build(tmp_path / "features.safetensors", little_model, little_world)
+    assert made.samples is not None and made.samples.is_contiguous() and made.image.is_contiguous()
