@@ -2,6 +2,7 @@
 #
 #   PYTHON=python3.12        the interpreter that .venv is made from, used once
 #   BUNDLE=DIR               the bundle with plans that `make gpu-verify` tries
+#   SOAK="--minutes 5"       more flags for `make soak`; python -m benchmarks soak --help has them all
 #   TORCH_INDEX=URL          where `make test` and `make check` find torch. On Linux plain pip takes the CUDA build, several GB;
 #                            for the CPU build: TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
@@ -11,14 +12,14 @@ TORCH_INDEX ?=
 
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
-TYPED := runtime export training benchmarks triton_repo/boundary.py clipfacefusion.py
+TYPED := runtime export training benchmarks triton_repo/boundary.py triton_repo/metrics.py triton_repo/ledger.py clipfacefusion.py
 # Tiny networks: one thread each is fastest, and the runners of the suite do not fight over cores.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 # Prints "serve" where tritonserver can run, once installed; `unavailable_reason` needs nothing but the standard library.
 CAN_SERVE := from runtime import tritonserver as t; why = t.unavailable_reason(); print("" if why and t.INSTALL not in why else "serve")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check gpu-verify clean
+.PHONY: help demo test check soak gpu-verify clean
 
 help:    ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -37,6 +38,9 @@ check: .venv/installed-all    ## format, lint, types and import rules; at most a
 	set -e; for model in triton_repo/*/1/model.py; do $(BIN)/mypy --no-error-summary $$model; done
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -q tests/test_architecture.py
 
+soak: .venv/installed-all    ## long load, faults, cancels and damaged requests against the real server, an hour or two; results to docs/log.md
+	$(TEST_ENVIRONMENT) $(BIN)/python -m benchmarks soak bundles/demo --log docs/log.md $(SOAK)
+
 gpu-verify: .venv/installed-demo    ## on a machine with a GPU: run every plan of BUNDLE=DIR that fits it, write out/gpu-report.json to send home
 	$(BIN)/python -m runtime gpu-verify $(BUNDLE) --report out/gpu-report.json
 
@@ -51,7 +55,7 @@ clean:    ## remove what these commands made, the environment included; trained 
 
 .venv/installed-all: pyproject.toml | .venv/bin/python
 	extra=$$($(BIN)/python -c '$(CAN_SERVE)') && \
-	$(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e ".[$${extra:+$$extra,}train,face,export,tensorrt-rtx,dev]"
+	$(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e ".[$${extra:+$$extra,}train,face,export,tensorrt-rtx,openvino,dev]"
 	touch $@ .venv/installed-demo
 
 .venv/bin/python:

@@ -9,20 +9,43 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from runtime.access import Access
     from runtime.client import Client
     from runtime.errors import ClipFaceFusionError, RequestError
     from runtime.pipeline import Pipeline
-    from runtime.request import GenerateRequest, GenerateResult
+    from runtime.preprocess.face_paste import paste_back
+    from runtime.provenance import read_provenance, save_image
+    from runtime.request import GenerateRequest, GenerateResult, Preview
+    from runtime.retry import Retry
 
 _HOME = {
+    "Access": "runtime.access",
     "Client": "runtime.client",
     "ClipFaceFusionError": "runtime.errors",
     "GenerateRequest": "runtime.request",
     "GenerateResult": "runtime.request",
     "Pipeline": "runtime.pipeline",
+    "Preview": "runtime.request",
     "RequestError": "runtime.errors",
+    "Retry": "runtime.retry",
+    "paste_back": "runtime.preprocess.face_paste",
+    "read_provenance": "runtime.provenance",
+    "save_image": "runtime.provenance",
 }
-__all__ = ["Client", "ClipFaceFusionError", "GenerateRequest", "GenerateResult", "Pipeline", "RequestError"]
+__all__ = [
+    "Access",
+    "Client",
+    "ClipFaceFusionError",
+    "GenerateRequest",
+    "GenerateResult",
+    "Pipeline",
+    "Preview",
+    "RequestError",
+    "Retry",
+    "paste_back",
+    "read_provenance",
+    "save_image",
+]
 
 
 def __getattr__(name: str) -> Any:

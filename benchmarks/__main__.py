@@ -1,4 +1,4 @@
-"""`python -m benchmarks {pipeline,served} BUNDLE`: tables for people, and one JSON document as the last line."""
+"""`python -m benchmarks {engines,pipeline,served,cold-start,export,editing,round-trip,soak,loop,samplers}`: tables for people, and one JSON document as the last line."""
 
 from __future__ import annotations
 
@@ -7,13 +7,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import pipeline, served
+from benchmarks import cold_start, engines, export, loop, pipeline, round_trip, samplers, served, soak
+from benchmarks.editing import command as editing
 from benchmarks.timing import count, publish
 from runtime.errors import ClipFaceFusionError
 from runtime.request import DEFAULT_STEPS
 
 GUIDANCE = 3.0
 REPEATS = 5
+BENCHMARKS = {
+    "engines": engines,
+    "pipeline": pipeline,
+    "served": served,
+    "cold-start": cold_start,
+    "export": export,
+    "editing": editing,
+    "round-trip": round_trip,
+    "soak": soak,
+    "loop": loop,
+    "samplers": samplers,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,14 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="example: python -m benchmarks pipeline bundles/demo --json out/pipeline.json",
     )
     commands = parser.add_subparsers(metavar="BENCHMARK", required=True)
-    for module in (pipeline, served):
-        name = module.__name__.rpartition(".")[2]
-        example = f"example: python -m benchmarks {name} bundles/demo --json out/{name}.json"
+    for name, module in BENCHMARKS.items():
+        shown = getattr(module, "EXAMPLE", f"bundles/demo --json out/{name}.json")
+        example = f"example: python -m benchmarks {name} {shown}"
         command = commands.add_parser(name, help=module.__doc__, description=module.__doc__, epilog=example)
         command.set_defaults(run=module.run)
-        _add_common(command)
-        if module is pipeline:
-            pipeline.add_arguments(command)
+        command.add_argument("--json", type=Path, metavar="OUT", help="file that receives the JSON document as well")
+        if module in (pipeline, served):
+            _add_common(command)
+        if module in (engines, pipeline, cold_start, export, editing, round_trip, soak, loop, samplers):
+            module.add_arguments(command)
     arguments = parser.parse_args(argv)
     try:
         publish(arguments.run(arguments), arguments.json)
@@ -46,7 +61,6 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="DDIM steps (default %(default)s)")
     command.add_argument("--guidance", type=float, default=GUIDANCE, help="guidance scale (default %(default)s)")
     command.add_argument("--repeats", type=count, default=REPEATS, help="rounds that count (default %(default)s)")
-    command.add_argument("--json", type=Path, metavar="OUT", help="file that receives the JSON document as well")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The three ways of sampling one picture that are compared: ours, and the two loops that a diffusers user would write.
+"""The ways of sampling one picture that are compared: ours on any engine, and the loops that a diffusers user would write.
 
 All start from the same noise and cond arrays, use the same weights and number of threads, take DDIM steps with guidance by a batch
 of two, and end with an 8-bit picture. Each meters its UNet and its decoder. The peers are given the noise; ours draws it itself.
@@ -24,6 +24,7 @@ from runtime.guidance import GUIDANCE_OFF
 from runtime.manifest import onnx_file, read_checked
 from runtime.noise import INITIAL_NOISE, gaussian
 from runtime.sampling import Sampler, SampleRequest
+from runtime.settings import SampleSettings
 from runtime.spec import EngineSpec
 from training.model import ClipFaceFusion
 
@@ -98,7 +99,8 @@ def ours(bundle: Bundle, task: Task) -> Iterator[Contender]:
         if step_index == num_steps - 1:
             last[:] = [sample.copy()]
 
-    request = SampleRequest(task.cond, task.seed, task.num_inference_steps, task.guidance_scale, on_step=keep_last)
+    settings = SampleSettings(task.seed, task.guidance_scale, task.num_inference_steps)
+    request = SampleRequest(task.cond, settings, on_step=keep_last)
     with replace(bundle, open_engine=open_metered, _engines={}) as metered, Sampler(metered) as sampler:
 
         def make() -> Made:
@@ -108,11 +110,18 @@ def ours(bundle: Bundle, task: Task) -> Iterator[Contender]:
         yield Contender(make, meters["unet"], meters["decoder"])
 
 
-def torch_loop(model: ClipFaceFusion, task: Task) -> Contender:
-    """diffusers' way: the checkpoint's UNet in torch, eager, channels_last, no gradients, with diffusers' DDIMScheduler."""
+def torch_loop(model: ClipFaceFusion, task: Task, compiles: bool = False, bf16: bool = False) -> Contender:
+    """diffusers' way: the checkpoint's UNet in torch, channels_last, no gradients, with diffusers' DDIMScheduler.
+
+    compiles  through torch.compile instead of eager; the first picture waits for it
+    bf16      networks under autocast to BF16; the scheduler stays in FP32
+    """
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     scheduler = DDIMScheduler(**model.schedule.to_dict())
-    unet, decoder = Meter(model.denoise), Meter(model.decode)
+    denoise, decode = model.denoise, model.decode
+    if compiles:
+        denoise, decode = torch.compile(denoise, dynamic=False), torch.compile(decode, dynamic=False)
+    unet, decoder = Meter(denoise), Meter(decode)
     cond = [torch.from_numpy(array) for array in task.rows().values()]
     noise = torch.from_numpy(task.noise(model.spec().sample_shape))
 
@@ -120,11 +129,12 @@ def torch_loop(model: ClipFaceFusion, task: Task) -> Contender:
     def make() -> Made:
         scheduler.set_timesteps(task.num_inference_steps)
         sample = noise.to(memory_format=torch.channels_last)
-        for timestep in scheduler.timesteps:
-            noise_pred = unet(torch.cat([sample] * task.row_count), timestep.expand(task.row_count), *cond)
-            noise_pred = _guided(noise_pred, task)
-            sample = scheduler.step(noise_pred, timestep, sample).prev_sample
-        image = decoder(sample) if model.autoencoder is not None else sample
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            for timestep in scheduler.timesteps:
+                noise_pred = unet(torch.cat([sample] * task.row_count), timestep.expand(task.row_count), *cond)
+                noise_pred = _guided(noise_pred.float(), task)
+                sample = scheduler.step(noise_pred, timestep, sample).prev_sample
+            image = decoder(sample).float() if model.autoencoder is not None else sample
         return sample[0].numpy(), _levels(image[0].numpy())
 
     return Contender(make, unet, decoder)

@@ -19,6 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from runtime.engines.cores import usable_cores
+
 Clock = Callable[[], float]
 """Seconds since some moment, as `time.perf_counter`."""
 Parts = Mapping[str, float]
@@ -113,11 +115,6 @@ def machine_facts(packages: Sequence[str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {package: metadata.version(package) for package in packages},
     }
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: fewer than the machine's in a container or under taskset."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str | float]]) -> str:

@@ -163,7 +163,7 @@ class Work:
         self.specs = engine_specs(self.spec)
         self.inputs = ReferenceInputs.of(self.model)
         uncond = {entry: values.numpy() for entry, values in self.model.uncond().items()}
-        self.course = Course(self.model.schedule, uncond, self.model.config.guidance_scale)
+        self.course = Course(self.model.schedule, uncond, self.model.config.guidance_scale, self.spec.sample_shape)
         self.torch: dict[str, Engine] = {
             spec.name: TorchEngine(Exportable(self.model, spec)) for spec in self.own_specs()
         }

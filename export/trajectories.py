@@ -17,7 +17,7 @@ from runtime.ladder import Course
 from runtime.noise import INITIAL_NOISE, gaussian
 from runtime.spec import SOURCES
 
-SEEDS = (11, 12, 13)
+SEEDS = (11, 12, 13)  # a large model, whose walk takes minutes, makes do with the first two
 
 
 def conditions(
@@ -43,7 +43,7 @@ def conditions(
 
 def exercise(engines: Mapping[str, Engine], course: Course, inputs: ReferenceInputs) -> None:
     """Every engine at its work, for several seeds: with everything given, with part of it, and with what the encoders make of noise."""
-    for number, seed in enumerate(SEEDS):
+    for number, seed in enumerate(SEEDS[:2] if course.is_large else SEEDS):
         given = SOURCES if number == 0 else SOURCES[number::2]
         cond = conditions(engines, inputs, seed, given)
         unet = engines["unet"]

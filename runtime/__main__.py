@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime import access as access_flags
 from runtime import request as request_table
 from runtime.engines.backends import AUTO, BACKENDS
 from runtime.errors import ClipFaceFusionError, RequestError
@@ -57,7 +59,7 @@ def inspect(arguments: argparse.Namespace) -> int:
 def verify(arguments: argparse.Namespace) -> int:
     """Check every hash, then every network against torch's stored answers; 1 if one misses its limit or a plan never ran."""
     from runtime.bundle import Bundle
-    from runtime.manifest import ONNX_FP16
+    from runtime.manifest import ONNX, ONNX_FP16
     from runtime.plans import never_executed
     from runtime.verify import verify as climb
 
@@ -65,14 +67,15 @@ def verify(arguments: argparse.Namespace) -> int:
     with Bundle.open(arguments.bundle, arguments.engine, arguments.threads) as bundle:
         manifest = bundle.manifest
         print(f"{len(manifest.files)} files match their SHA-256; engine {bundle.backend}")
-        for kind in manifest.kinds:
+        kinds = manifest.kinds if bundle.reads == ONNX else (None,)  # what the engine reads, and nothing else
+        for kind in kinds:
             if kind == ONNX_FP16:
                 print(
                     f"{kind} on a CPU, which computes mostly in FP32 and does not overflow: inspect shows the figures with rounding"
                 )
             for check in climb(bundle, kind):
                 missed += not check.holds
-                print(f"{kind:<10}{check!s:<64}{'ok' if check.holds else 'MISSED'}")
+                print(f"{kind or bundle.reads:<14}{check!s:<64}{'ok' if check.holds else 'MISSED'}")
     unexecuted = never_executed(manifest.plans)
     for plan in unexecuted:
         print(f"{plan.file}: {plan.verified}, never executed")
@@ -98,21 +101,28 @@ def gpu_verify(arguments: argparse.Namespace) -> int:
 def generate(arguments: argparse.Namespace) -> int:
     """Make one or more faces in this process and save them."""
     from runtime.pipeline import Pipeline
-    from runtime.progress import StepBar
+    from runtime.progress import ProgressBar
 
     # Whether a condition is needed is the bundle's to say, and is said before any network runs.
     requests = _counted(request_table.from_arguments(arguments, needs_condition=False), arguments.count)
-    with Pipeline.open(arguments.bundle, arguments.engine, arguments.threads) as pipeline:
-        bar = StepBar(sum(request.num_inference_steps for request in requests), sys.stderr)
+    with Pipeline.open(arguments.bundle, arguments.engine, arguments.threads, arguments.face_pack) as pipeline:
+        bar = ProgressBar(sum(request.num_inference_steps for request in requests), "step", sys.stderr)
         results = pipeline.batch(requests, bar)
     for result, path in zip(results, _numbered(arguments.out, len(results)), strict=True):
         _save(result, path)
     return 0
 
 
+def edit(arguments: argparse.Namespace) -> int:
+    """Change a photo, from t0 500 unless --t0 says otherwise: age, mood or words of the same person, once or over a sweep."""
+    from runtime.edit_command import run
+
+    return run(arguments, os.environ.get(access_flags.TOKEN_VARIABLE))
+
+
 def serve(arguments: argparse.Namespace) -> int:
     """Serve a bundle until interrupted."""
-    from runtime.server import run
+    from runtime.supervisor import run
 
     return run(arguments)
 
@@ -136,7 +146,8 @@ def request(arguments: argparse.Namespace) -> int:
     from runtime.client import Client
 
     asked = request_table.from_arguments(arguments)
-    with Client(arguments.url, timeout_s=arguments.timeout) as client:
+    access = access_flags.from_arguments(arguments, os.environ.get(access_flags.TOKEN_VARIABLE))
+    with Client(arguments.url, timeout_s=arguments.timeout, access=access) as client:
         _save(client(asked), arguments.out)
     return 0
 
@@ -182,6 +193,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     _add_bundle(command)
     request_table.add_arguments(command)
     _add_engine(command)
+    _add_face_pack(command)
     _add_out(command)
     command.add_argument(
         "--count",
@@ -191,9 +203,20 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         help="faces to make, with seeds seed, seed+1, …; N > 1 writes face-0.png, face-1.png, … (default %(default)s)",
     )
 
+    command = _command(commands, edit, "bundles/demo --reference face.jpg --sweep age=20:70:6 --out ages.png")
+    if argv[:1] == ["edit"]:  # its flags live with its work, whose imports the other commands do without
+        from runtime.edit_command import add_arguments
+
+        add_arguments(command)
+        _add_engine(command)
+        _add_face_pack(command)
+        _add_timeout(command)
+        access_flags.add_arguments(command)
+        _add_out(command)
+
     command = _command(commands, serve, "bundles/demo --grpc-port 8001")
-    if argv[:1] == ["serve"]:  # its flags live with the server, whose imports the other commands do without
-        from runtime.server import add_arguments
+    if argv[:1] == ["serve"]:  # likewise
+        from runtime.supervisor import add_arguments
 
         add_arguments(command)
 
@@ -211,9 +234,8 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
     command = _command(commands, request, "--url 127.0.0.1:8001 --text 'a smiling old man' --out face.png")
     command.add_argument("--url", default="127.0.0.1:8001", help="the server's gRPC address (default %(default)s)")
-    command.add_argument(
-        "--timeout", type=_seconds, default=120.0, help="seconds to wait at most (default %(default)s)"
-    )
+    _add_timeout(command)
+    access_flags.add_arguments(command)
     request_table.add_arguments(command)
     _add_out(command)
     return parser
@@ -249,6 +271,22 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
         help=f"what runs the networks: {', '.join((AUTO, *BACKENDS))} (default %(default)s: the fastest exact one)",
     )
     command.add_argument("--threads", type=_count, metavar="N", help="threads per network (default: all usable cores)")
+
+
+def _add_face_pack(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--face-pack",
+        type=Path,
+        metavar="DIR",
+        help="folder of an insightface pack (extra face): its detector finds and aligns the faces of photos, "
+        "which are otherwise taken for aligned squares; such packs are for non-commercial research",
+    )
+
+
+def _add_timeout(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--timeout", type=_seconds, default=120.0, help="seconds to wait for a server at most (default %(default)s)"
+    )
 
 
 def _add_out(command: argparse.ArgumentParser) -> None:

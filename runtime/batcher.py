@@ -1,18 +1,25 @@
 """Step-level batching: the one loop that denoises, for `Pipeline` and for the server alike.
 
-Jobs at different timesteps, with different numbers of steps and different guidance, share each model call; a new job
-joins at the next step and a finished or cancelled one leaves at once. It knows nothing of texts, pictures or engines:
-a job is arrays, and the model is a `Denoise`.
+Jobs at different timesteps, with different numbers of steps, guidance and samplers, share each model call; a new job joins at the
+next step and a finished or cancelled one leaves at once. A job is a trajectory (`runtime/trajectory.py`), which says what the model
+is asked next and what the answer does; the model is a `Denoise`. This file knows no sampler, text, picture or engine.
 
-Order. Jobs are admitted first in, first out, without overtaking, while their rows fit into `max_batch_rows`; a guided
-job has two rows, conditional and unconditional. Every admitted job advances one step per call. (Jobs whose arrays differ
-in name, shape or dtype cannot share a call; they stay admitted together and take turns.)
+Order. Jobs are admitted first in, first out within their priority, without overtaking, while the most rows they may ever need fit into
+`max_batch_rows`. Without bulk jobs, every admitted job advances one evaluation per call. (Jobs whose arrays differ in name, shape or
+dtype cannot share a call; they stay admitted together and take turns.)
+
+Priority. Interactive jobs come first: while there are any, bulk jobs get the rows that padding would waste, and `bulk_share` of all
+rows, taking turns. So a bulk job slows an interactive one down by little more than that share, and never starves; without
+interactive jobs, bulk jobs have everything. An admitted bulk job that waits for its turn keeps its state.
 
 Exactness. Everything that belongs to a job (its sample, guidance, update, noise) is computed on its own float32 arrays
 by elementwise operations, never across the batch. So if the model's rows are independent of each other, the result is
 bit-equal alone, with strangers, or admitted mid-flight. A real engine may round differently for different batch
 sizes: rows are therefore padded to the next bucket (with copies of the first row), and within one bucket its results
 are bit-equal too.
+
+Faults. What one job does wrong costs that job: a trajectory or callback that raises, a passed deadline, model output of its rows that
+is not finite. A model call that fails costs the jobs in it.
 
 Threads. Anyone may `submit`. Steps are driven by one thread at a time: the batcher's own (`start`, or `with`), or the
 caller's through `run_until_idle`. Callbacks of a job and of its future run on the driving thread between two model
@@ -24,106 +31,49 @@ Layout: C, H, W of one sample; B rows of a call.
 from __future__ import annotations
 
 import logging
-import math
 import threading
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from types import MappingProxyType, TracebackType
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 
-from runtime.ddim import DDIMCoefficients, OnStep
+from runtime.call_buffers import CallBuffers
 from runtime.denoise import Denoise
 from runtime.errors import (
     ClipFaceFusionError,
+    DeadlineExceededError,
     EngineError,
     QueueFullError,
     RequestCancelledError,
     RequestError,
     UnavailableError,
 )
-from runtime.guidance import GUIDANCE_OFF, combine
-from runtime.noise import SEED_LIMIT, gaussian, step_stream
+from runtime.job import BULK, INTERACTIVE, PRIORITIES, Denoised, Job, RunningJob
 
 logger = logging.getLogger(__name__)
 
 BUCKETS = (1, 2, 4, 8, 16)  # rows of a UNet call
-
-Layout = tuple[tuple[str, tuple[int, ...], str], ...]
-"""What must agree for two jobs to share a call: (name, shape, dtype) of the sample and of each cond array."""
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One sample to denoise. Arrays are copied on construction, so the caller may reuse its own.
-
-    job_id          names the job in messages and logs
-    sample          (C, H, W) float32, the sample at the noise level of the first timestep (initial noise, or an
-                    inverted photo)
-    cond            name -> array without a batch dimension
-    coefficients    timesteps and update factors; they also carry eta
-    uncond          the same names, shapes and dtypes as cond; may be empty when guidance_scale is 1
-    guidance_scale  finite; 1 is off and saves the unconditional row
-    seed            0..2**63-1, of the noise that steps with eta > 0 add (streams `step_stream(k)`)
-    on_step         called after each step with (step_index from 0, number of steps, sample); the sample is read-only
-                    and only lent for the call. If it raises, the job fails
-    is_cancelled    asked before each step, also while waiting; True ends the job with RequestCancelledError
-
-    Raises ValueError for arrays that cannot be denoised together.
-    """
-
-    job_id: str
-    sample: np.ndarray
-    cond: Mapping[str, np.ndarray]
-    coefficients: DDIMCoefficients
-    uncond: Mapping[str, np.ndarray] = field(default_factory=dict)
-    guidance_scale: float = GUIDANCE_OFF
-    seed: int = 0
-    on_step: OnStep | None = None
-    is_cancelled: Callable[[], bool] | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sample", _owned(np.asarray(self.sample, dtype=np.float32)))
-        object.__setattr__(self, "cond", MappingProxyType({k: _owned(v) for k, v in self.cond.items()}))
-        object.__setattr__(self, "uncond", MappingProxyType({k: _owned(v) for k, v in self.uncond.items()}))
-        if self.sample.ndim != 3:
-            raise ValueError(f"job '{self.job_id}': sample has shape {self.sample.shape}; it must be (C, H, W)")
-        if not math.isfinite(self.guidance_scale):
-            raise ValueError(f"job '{self.job_id}': guidance_scale={self.guidance_scale!r} must be finite")
-        if not 0 <= self.seed < SEED_LIMIT:
-            raise ValueError(f"job '{self.job_id}': seed={self.seed} is outside 0..{SEED_LIMIT - 1}")
-        if self.is_guided and _layout(self.sample, self.uncond) != self.layout:
-            raise ValueError(
-                f"job '{self.job_id}': guidance_scale={self.guidance_scale} needs uncond arrays like cond; cond is "
-                f"{self.layout[1:]}, uncond is {_layout(self.sample, self.uncond)[1:]}"
-            )
-
-    @property
-    def is_guided(self) -> bool:
-        return self.guidance_scale != GUIDANCE_OFF
-
-    @property
-    def branches(self) -> tuple[Mapping[str, np.ndarray], ...]:
-        """What each of the job's rows is conditioned on: cond, and uncond as well when guided."""
-        return (self.cond, self.uncond) if self.is_guided else (self.cond,)
-
-    @property
-    def layout(self) -> Layout:
-        return _layout(self.sample, self.cond)
+BULK_SHARE = 1 / 8  # a bulk load then costs an interactive job an eighth of its speed
 
 
 @dataclass(frozen=True)
 class BatcherStats:
-    """A snapshot of the counters. Every submitted job is in exactly one of the last five.
+    """A snapshot of the counters. Every submitted job is in exactly one of the last six.
 
-    calls      model calls that returned     rows      rows they computed for jobs
-    pad_rows   rows added to reach a bucket  refused   submissions turned away by a full queue, not in `submitted`
+    calls      model calls that returned     rows       rows they computed for jobs
+    pad_rows   rows added to reach a bucket  bulk_rows  those of `rows` that were for bulk jobs
+    refused    submissions turned away by a full queue, not in `submitted`
+    expired    jobs ended by their deadline
     """
 
     calls: int = 0
     rows: int = 0
+    bulk_rows: int = 0
     pad_rows: int = 0
     refused: int = 0
     submitted: int = 0
@@ -132,6 +82,7 @@ class BatcherStats:
     finished: int = 0
     failed: int = 0
     cancelled: int = 0
+    expired: int = 0
 
     @property
     def mean_batch(self) -> float:
@@ -139,22 +90,35 @@ class BatcherStats:
         return self.rows / self.calls if self.calls else 0.0
 
 
+class Observer(Protocol):
+    """Who counts what the batcher does, on the driving thread between two calls. What it raises is logged and costs nobody."""
+
+    def waited(self, seconds: float) -> None:
+        """A job takes part in its first model call, that long after its submission."""
+
+    def stepped(self, seconds: float, rows: int) -> None:
+        """A model call of `rows` rows, padding left out, has returned."""
+
+
 class StepBatcher:
-    """Runs jobs step by step in shared model calls.
+    """Walks jobs step by step in shared model calls.
 
         with StepBatcher(denoise, max_batch_rows=8) as batcher:      # a thread of its own
-            sample = batcher.submit(job).result()
+            sample = batcher.submit(job).result().sample
 
         batcher = StepBatcher(denoise, max_batch_rows=8)             # the caller's thread
         future = batcher.submit(job)
         batcher.run_until_idle()
-        sample = future.result()
+        sample = future.result().sample
 
     denoise         called by one thread at a time; its output is read before the next call
     max_batch_rows  most rows of one call, >= 1; a guided job needs 2
     buckets         row counts that calls are padded up to; max_batch_rows always is one, so larger ones are never
                     used. None: no padding
-    max_queue       most jobs that wait for admission, >= 1
+    max_queue       most jobs of each priority that wait for admission, >= 1
+    bulk_share      least share of the rows that bulk jobs get while interactive ones run, above 0 and at most 0.5
+    clock           seconds that only grow, the one of the jobs' deadlines
+    observer        told of every first call and every call
     """
 
     def __init__(
@@ -163,6 +127,9 @@ class StepBatcher:
         max_batch_rows: int,
         buckets: Sequence[int] | None = BUCKETS,
         max_queue: int = 64,
+        bulk_share: float = BULK_SHARE,
+        clock: Callable[[], float] = time.monotonic,
+        observer: Observer | None = None,
     ) -> None:
         if max_batch_rows < 1 or max_queue < 1:
             raise ValueError(f"batcher: max_batch_rows={max_batch_rows} and max_queue={max_queue} must be at least 1")
@@ -170,46 +137,54 @@ class StepBatcher:
             buckets = range(1, max_batch_rows + 1)
         if any(bucket < 1 for bucket in buckets):
             raise ValueError(f"batcher: buckets={tuple(buckets)} must be at least 1")
+        if not 0 < bulk_share <= 0.5:
+            raise ValueError(f"batcher: bulk_share={bulk_share!r} must be above 0, and at most 0.5")
         self._denoise = denoise
         self._max_batch_rows = max_batch_rows
         self._buckets = sorted({*buckets, max_batch_rows})
         self._max_queue = max_queue
+        self._bulk_per_interactive = bulk_share / (1 - bulk_share)
+        self._clock = clock
+        self._observer = observer
         self._thread: threading.Thread | None = None
 
         self._driving = threading.Lock()  # held for a whole step: one driver at a time
-        self._buffers: _CallBuffers | None = None
+        self._step_started: float | None = None
+        self._buffers: CallBuffers | None = None
+        self._bulk_owed = 0.0  # rows that bulk jobs are due, from having waited beside interactive ones
 
         self._changed = threading.Condition()  # guards all that follows, and wakes the thread
-        self._waiting: deque[_Running] = deque()
-        self._live: deque[_Running] = deque()  # only the driver changes it
+        self._waiting: dict[str, deque[RunningJob]] = {priority: deque() for priority in PRIORITIES}
+        # Only the driver changes it. In each, who advanced last stands last.
+        self._live: dict[str, deque[RunningJob]] = {priority: deque() for priority in PRIORITIES}
         self._counts: Counter[str] = Counter()
         self._closed = False
         self._draining = True
 
-    def submit(self, job: Job) -> Future[np.ndarray]:
-        """Queue a job; the future yields its final sample, (C, H, W) float32, owned by the receiver.
+    def submit(self, job: Job) -> Future[Denoised]:
+        """Queue a job. The future fails with RequestCancelledError, DeadlineExceededError, with EngineError if the model or the
+        trajectory fails or returns what it must not, or with UnavailableError if the batcher is closed before the job is
+        done. `future.cancel()` works while the job waits; `Job.is_cancelled` works always.
 
-        The future fails with RequestCancelledError, with EngineError if the model fails or returns what it must not,
-        or with UnavailableError if the batcher is closed before the job is done. `future.cancel()` works while the
-        job waits; `Job.is_cancelled` works always.
-
-        Raises QueueFullError when max_queue jobs wait, UnavailableError after close, RequestError for guidance that
-        can never fit.
+        Raises QueueFullError when max_queue jobs of its priority wait, UnavailableError after close, RequestError for a job that can
+        never fit, ValueError for a trajectory without an evaluation.
         """
-        if len(job.branches) > self._max_batch_rows:
+        trajectory = job.trajectory
+        if trajectory.max_rows > self._max_batch_rows:
             raise RequestError(
                 "guidance_scale",
-                f"{job.guidance_scale} needs {len(job.branches)} rows per call and the batcher allows "
-                f"{self._max_batch_rows}; use {GUIDANCE_OFF}, or serve with a larger batch",
+                f"this request needs {trajectory.max_rows} rows per call and the batcher allows {self._max_batch_rows}; "
+                "use guidance_scale 1, or serve with a larger batch",
             )
-        running = _Running(job)
+        running = RunningJob(job, self._clock())
+        waiting = self._waiting[job.priority]
         with self._changed:
             if self._closed:
                 raise UnavailableError("the batcher is closed; send the request to a running replica")
-            if len(self._waiting) >= self._max_queue:
+            if len(waiting) >= self._max_queue:
                 self._counts["refused"] += 1
                 raise QueueFullError(f"queue full, {self._max_queue} requests are waiting; try again later")
-            self._waiting.append(running)
+            waiting.append(running)
             self._counts["submitted"] += 1
             self._changed.notify()
         return running.future
@@ -218,7 +193,14 @@ class StepBatcher:
     def stats(self) -> BatcherStats:
         """The counters at one moment."""
         with self._changed:
-            return BatcherStats(waiting=len(self._waiting), live=len(self._live), **self._counts)
+            waiting, live = (sum(map(len, jobs.values())) for jobs in (self._waiting, self._live))
+            return BatcherStats(waiting=waiting, live=live, **self._counts)
+
+    @property
+    def stalled_s(self) -> float:
+        """For a watchdog: how many seconds the step in progress has taken, its model call and callbacks; 0 between steps."""
+        started = self._step_started
+        return 0.0 if started is None else self._clock() - started
 
     def start(self) -> None:
         """Drive the steps from a thread of the batcher's own until `close`. Raises RuntimeError when called twice."""
@@ -241,21 +223,21 @@ class StepBatcher:
             pass
 
     def step(self) -> bool:
-        """Drop cancelled jobs, admit waiting ones, advance by one model call. False when there was nothing to advance.
+        """Drop cancelled and late jobs, admit waiting ones, advance by one model call. False when there was nothing to advance.
 
         A failing model fails the jobs of that call only. An interrupt (what is no `Exception`) is raised after that.
         """
         with self._driving:
-            self._drop_cancelled()
-            self._admit()
-            if not self._live:
-                return False
-            layout = self._live[0].layout
-            batch = [running for running in self._live if running.layout == layout]
-            self._advance(batch, layout)
-            with self._changed:  # jobs of another layout are next
-                self._live = deque(sorted(self._live, key=lambda running: running.layout == layout))
-            return True
+            self._step_started = self._clock()
+            try:
+                self._drop_ended()
+                self._admit()
+                batch = self._choose()
+                if batch:
+                    self._advance(batch)
+                return bool(batch)
+            finally:
+                self._step_started = None
 
     def close(self, drain: bool = True) -> None:
         """Take no more jobs; finish those submitted (drain), or fail them with UnavailableError after the current call.
@@ -283,178 +265,173 @@ class StepBatcher:
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._waiting or self._live)
-            return bool(self._waiting or self._live) and (self._draining or not self._closed)
+            self._changed.wait_for(lambda: self._closed or self._has_jobs())
+            return self._has_jobs() and (self._draining or not self._closed)
 
-    def _drop_cancelled(self) -> None:
+    def _has_jobs(self) -> bool:
+        return any(self._waiting.values()) or any(self._live.values())
+
+    def _present(self) -> Iterator[RunningJob]:
+        for priority in PRIORITIES:
+            yield from self._live[priority]
+            yield from self._waiting[priority]
+
+    def _drop_ended(self) -> None:
+        """Answer every job that was cancelled or whose deadline has passed."""
         with self._changed:
-            present = [*self._live, *self._waiting]
+            present = list(self._present())
+        now = self._clock()
         for running in present:
-            try:
-                cancelled = running.is_cancelled()
-            except Exception:
-                logger.exception("job '%s': is_cancelled raised", running.job.job_id)
-                self._leave(running, EngineError(f"job '{running.job.job_id}': its is_cancelled callback failed"))
-                continue
-            if cancelled:
-                self._leave(running, RequestCancelledError(f"job '{running.job.job_id}' was cancelled"))
+            reason = running.reason_to_end(now)
+            if reason is not None:
+                self._leave(running, reason)
 
     def _admit(self) -> None:
         with self._changed:
-            free = self._max_batch_rows - sum(len(running.job.branches) for running in self._live)
-            while self._waiting and len(self._waiting[0].job.branches) <= free:
-                running = self._waiting.popleft()
-                if running.claim():
-                    self._live.append(running)
-                    free -= len(running.job.branches)
-                else:
-                    self._counts["cancelled"] += 1
+            for priority in PRIORITIES:
+                waiting, live = self._waiting[priority], self._live[priority]
+                free = self._max_batch_rows - sum(running.max_rows for running in live)
+                while waiting and waiting[0].max_rows <= free:
+                    running = waiting.popleft()
+                    if running.claim():
+                        live.append(running)
+                        free -= running.max_rows
+                    else:
+                        self._counts["cancelled"] += 1
 
-    def _advance(self, batch: list[_Running], layout: Layout) -> None:
+    def _choose(self) -> list[RunningJob]:
+        """The jobs of the next call, all of one layout: bulk jobs that are due, interactive ones, then who fits into the bucket."""
+        interactive, bulk = self._live[INTERACTIVE], self._live[BULK]
+        due = self._bulk_owed if interactive else self._max_batch_rows
+        batch: list[RunningJob] = []
+        rows = 0
+
+        def take(candidates: Sequence[RunningJob], limit: float) -> None:
+            nonlocal rows
+            for running in candidates:
+                fits = rows + running.rows <= limit and (not batch or running.layout == batch[0].layout)
+                if fits and running not in batch:
+                    batch.append(running)
+                    rows += running.rows
+
+        take(bulk, due)
+        take(interactive, self._max_batch_rows)
+        if batch:
+            take(bulk, self._bucket(rows))
+        return batch
+
+    def _bucket(self, rows: int) -> int:
+        return next(bucket for bucket in self._buckets if bucket >= rows)
+
+    def _advance(self, batch: Sequence[RunningJob]) -> None:
         """One model call for the batch, then each job's own update."""
+        layout = batch[0].layout
         if self._buffers is None or self._buffers.layout != layout:
-            self._buffers = _CallBuffers(layout, self._max_batch_rows)
-        rows = sum(len(running.job.branches) for running in batch)
-        bucket = next(bucket for bucket in self._buckets if bucket >= rows)
+            self._buffers = CallBuffers(layout, self._max_batch_rows)
+        asking, rows = self._ask(self._buffers, batch)
+        if not asking:
+            return
+        output = self._call(self._buffers, asking, rows)
+        if output is not None:
+            self._settle(asking, output, self._buffers.is_finite(output, rows))
+            self._rotate(asking)
+
+    def _ask(self, buffers: CallBuffers, batch: Sequence[RunningJob]) -> tuple[list[RunningJob], int]:
+        """Write what the batch asks into the call's rows; the jobs that could be written, and their rows."""
+        asking, rows = [], 0
+        for running in batch:
+            try:
+                rows = buffers.write(running.evaluation, rows)
+            except Exception as error:
+                self._leave(running, running.failure("its trajectory asked for what cannot be evaluated", error))
+            else:
+                asking.append(running)
+        return asking, rows
+
+    def _call(self, buffers: CallBuffers, asking: Sequence[RunningJob], rows: int) -> np.ndarray | None:
+        """The model's answer, or None after its failure has been told to all who asked."""
+        bucket, start_s = self._bucket(rows), self._clock()
+        waits = [wait for running in asking if (wait := running.count_call(rows, start_s)) is not None]
         try:
-            output = self._buffers.call(self._denoise, batch, bucket)
+            output = buffers.call(self._denoise, rows, bucket)
         except BaseException as error:
             logger.exception("a model call of %d rows failed", rows)
-            for running in batch:
+            for running in asking:
                 self._leave(running, running.model_error(error))
             if not isinstance(error, Exception):
                 raise
-            return
+            return None
+        bulk_rows = sum(running.rows for running in asking if running.job.priority == BULK)
+        self._owe(rows - bulk_rows, bulk_rows)
         with self._changed:
-            self._counts.update(calls=1, rows=rows, pad_rows=bucket - rows)
-        start = 0
-        for running in batch:
-            stop = start + len(running.job.branches)
-            try:
-                running.advance(output[start:stop])
-            except EngineError as error:
-                self._leave(running, error)
-            else:
-                if running.step_index == len(running.job.coefficients):
-                    self._leave(running, running.sample)
-            start = stop
+            self._counts.update(calls=1, rows=rows, bulk_rows=bulk_rows, pad_rows=bucket - rows)
+        if self._observer is not None:
+            self._tell_observer(self._observer, waits, self._clock() - start_s, rows)
+        return output
+
+    def _owe(self, interactive_rows: int, bulk_rows: int) -> None:
+        """Book a call's rows: what bulk jobs could not use is not saved up, and nobody is owed anything from before he came."""
+        owed = self._bulk_owed + self._bulk_per_interactive * interactive_rows - bulk_rows
+        self._bulk_owed = min(max(owed, 0.0), self._max_batch_rows) if self._live[BULK] else 0.0
+
+    def _settle(self, asking: Sequence[RunningJob], output: np.ndarray, is_finite: bool) -> None:
+        """Each job goes on with its own rows, and leaves if that was its end or its fault."""
+        stop = 0
+        with np.errstate(over="ignore", invalid="ignore"):  # the final sample is checked for what is not finite
+            for running in asking:
+                start, stop = stop, stop + running.rows
+                outputs = output[start:stop]
+                try:
+                    ended = running.advance(outputs, is_finite or bool(np.isfinite(outputs).all()))
+                except EngineError as error:
+                    self._leave(running, error)
+                except BaseException as error:
+                    self._leave(running, running.failure("it was interrupted", error))
+                    raise
+                else:
+                    if ended:
+                        self._leave(running, running.denoised(self._clock()))
+
+    def _rotate(self, advanced: Sequence[RunningJob]) -> None:
+        """Let those who could not take part be the first next time."""
+        with self._changed:
+            for priority, live in self._live.items():
+                if not set(advanced).issuperset(live):
+                    self._live[priority] = deque(sorted(live, key=advanced.__contains__))
+
+    def _tell_observer(self, observer: Observer, waits: Sequence[float], seconds: float, rows: int) -> None:
+        try:
+            for wait in waits:
+                observer.waited(wait)
+            observer.stepped(seconds, rows)
+        except Exception:
+            logger.exception("the batcher's observer failed")
 
     def _abandon(self) -> None:
         with self._driving:
             with self._changed:
                 self._closed = True
-                remaining = [*self._live, *self._waiting]
+                remaining = list(self._present())
             for running in remaining:
                 message = f"the batcher was closed before job '{running.job.job_id}' was done; send the request again"
                 self._leave(running, UnavailableError(message))
 
-    def _leave(self, running: _Running, outcome: np.ndarray | ClipFaceFusionError) -> None:
+    def _leave(self, running: RunningJob, outcome: Denoised | ClipFaceFusionError) -> None:
         """Book the job out and answer its future, which nobody does twice: only the driver calls this."""
         claimed = running.claim()
         if not claimed or isinstance(outcome, RequestCancelledError):
             end = "cancelled"
+        elif isinstance(outcome, DeadlineExceededError):
+            end = "expired"
         else:
-            end = "failed" if isinstance(outcome, ClipFaceFusionError) else "finished"
+            end = "finished" if isinstance(outcome, Denoised) else "failed"
         with self._changed:
-            (self._live if running in self._live else self._waiting).remove(running)
+            live, waiting = self._live[running.job.priority], self._waiting[running.job.priority]
+            (live if running in live else waiting).remove(running)
             self._counts[end] += 1
         if not claimed:
             return
-        if isinstance(outcome, ClipFaceFusionError):
-            running.future.set_exception(outcome)
-        else:
+        if isinstance(outcome, Denoised):
             running.future.set_result(outcome)
-
-
-class _Running:
-    """A submitted job and how far it has come. Only the driving thread changes it."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.layout = job.layout
-        self.sample = job.sample
-        self.step_index = 0
-        self.future: Future[np.ndarray] = Future()
-        self._claimed: bool | None = None
-
-    def claim(self) -> bool:
-        """Take the future, so that `future.cancel()` no longer works; False if the caller cancelled it before."""
-        if self._claimed is None:
-            self._claimed = self.future.set_running_or_notify_cancel()
-        return self._claimed
-
-    def is_cancelled(self) -> bool:
-        return self.future.cancelled() or (self.job.is_cancelled is not None and self.job.is_cancelled())
-
-    def advance(self, rows: np.ndarray) -> None:
-        """One DDIM step from the model's output rows of this job. Raises EngineError."""
-        job, step_index = self.job, self.step_index
-        noise = None
-        if job.coefficients.needs_noise(step_index):
-            noise = gaussian(job.seed, step_stream(step_index), self.sample.shape)
-        with np.errstate(over="ignore", invalid="ignore"):  # the check below reports what is not finite
-            noise_pred = combine(rows[1], rows[0], job.guidance_scale) if job.is_guided else rows[0]
-            sample = job.coefficients.step(step_index, self.sample, noise_pred, noise)
-        # Checked after the update, which an infinite prediction cannot pass (0 * inf is NaN), and which can overflow.
-        if not np.isfinite(sample).all():
-            raise EngineError(f"job '{job.job_id}': unet output not finite at step {step_index}")
-        self.sample = sample
-        self.step_index += 1
-        if job.on_step is None:
-            return
-        lent = self.sample.view()
-        lent.flags.writeable = False
-        try:
-            job.on_step(step_index, len(job.coefficients), lent)
-        except Exception as error:
-            logger.exception("job '%s': on_step raised at step %d", job.job_id, step_index)
-            raise EngineError(f"job '{job.job_id}': its on_step callback failed at step {step_index}") from error
-
-    def model_error(self, error: BaseException) -> EngineError:
-        """What this job's caller is told: an EngineError's own text, of anything else only that it happened."""
-        cause = str(error) if isinstance(error, EngineError) else "the model call failed; the log has the cause"
-        answer = EngineError(f"job '{self.job.job_id}': unet at step {self.step_index}: {cause}")
-        answer.__cause__ = error
-        return answer
-
-
-class _CallBuffers:
-    """Input arrays of the model calls for one layout: allocated once for the largest call, the first rows of it used."""
-
-    def __init__(self, layout: Layout, max_batch_rows: int) -> None:
-        self.layout = layout
-        (_, self._sample_shape, _), *cond = layout
-        self._sample = np.empty((max_batch_rows, *self._sample_shape), dtype=np.float32)
-        self._timestep = np.empty(max_batch_rows, dtype=np.int64)
-        self._cond = {name: np.empty((max_batch_rows, *shape), dtype=dtype) for name, shape, dtype in cond}
-
-    def call(self, denoise: Denoise, batch: Sequence[_Running], bucket: int) -> np.ndarray:
-        """Fill, pad to `bucket` rows, call. (bucket, C, H, W) float32; EngineError for another shape or kind."""
-        row = 0
-        for running in batch:
-            for cond in running.job.branches:
-                self._sample[row] = running.sample
-                self._timestep[row] = running.job.coefficients.timesteps[running.step_index]
-                for name, array in self._cond.items():
-                    array[row] = cond[name]
-                row += 1
-        inputs: list[np.ndarray] = [self._sample, self._timestep, *self._cond.values()]
-        for array in inputs:
-            array[row:bucket] = array[0]
-        cond_rows = {name: array[:bucket] for name, array in self._cond.items()}
-        output = np.asarray(denoise(self._sample[:bucket], self._timestep[:bucket], cond_rows))
-        expected = (bucket, *self._sample_shape)
-        if output.shape != expected or output.dtype.kind != "f":
-            raise EngineError(f"output is {output.dtype} of shape {output.shape}; it must be float32 of {expected}")
-        return output.astype(np.float32, copy=False)
-
-
-def _layout(sample: np.ndarray, cond: Mapping[str, np.ndarray]) -> Layout:
-    arrays = (("sample", sample), *sorted(cond.items()))
-    return tuple((name, array.shape, array.dtype.str) for name, array in arrays)
-
-
-def _owned(array: np.ndarray) -> np.ndarray:
-    copy = np.array(array, order="C")
-    copy.flags.writeable = False
-    return copy
+        else:
+            running.future.set_exception(outcome)

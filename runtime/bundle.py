@@ -17,12 +17,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from runtime.engines import Engine
-from runtime.engines.backends import AUTO, open_engine, resolve
-from runtime.errors import BundleError
+from runtime.engines.backends import AUTO, BACKENDS, open_engine, resolve
+from runtime.errors import BundleError, EngineError
 from runtime.manifest import (
     CONSTANTS,
     MANIFEST_FILE,
     ONNX,
+    ONNX_FP16,
     PARITY,
     REMEDY,
     TOKENIZER,
@@ -31,6 +32,7 @@ from runtime.manifest import (
     read_checked,
     sha256_of,
 )
+from runtime.plans import FLAVOURS, Plan, choose
 from runtime.schedule import Schedule
 from runtime.spec import EngineSpec, ModelSpec
 
@@ -57,6 +59,7 @@ class Bundle:
     backend: str
     open_engine: OpenEngine
     _engines: dict[tuple[str, str], Engine] = field(default_factory=dict, repr=False)
+    _turns: dict[str, threading.Lock] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -93,15 +96,29 @@ class Bundle:
     def tokenizer_path(self) -> Path:
         return self.folder / TOKENIZER
 
-    def engine(self, name: str, kind: str = ONNX) -> Engine:
-        """The engine of that name, loaded on the first call and the same one afterwards. Raises BundleError.
+    @property
+    def precision(self) -> str:
+        """In what its engines compute, for reports."""
+        backend = BACKENDS.get(self.backend)
+        computed = ONNX if self.reads == ONNX else ONNX_FP16  # plans are made from FP16 networks
+        return (backend and backend.precision) or self.manifest.precision[computed]
 
-        kind  `onnx`, which computes in FP32, or `onnx-fp16`
+    @property
+    def reads(self) -> str:
+        """Which of the bundle's networks the backend takes."""
+        backend = BACKENDS.get(self.backend)  # a test's own is not listed
+        return backend.reads if backend else ONNX
+
+    def engine(self, name: str, kind: str | None = None) -> Engine:
+        """The engine of that name, loaded on the first call and the same one afterwards. Raises BundleError, EngineError.
+
+        kind  `onnx`, which computes in FP32, `onnx-fp16`, or the plans of a TensorRT flavour; default: what the backend reads
         """
+        kind = kind or self.reads
         specs = self.specs
         if name not in specs:
             raise BundleError(f"bundle '{self.manifest.name}' has no engine '{name}'; it has {', '.join(specs)}")
-        file = onnx_file(name, kind)
+        file = self._plan(name, kind).file if kind in FLAVOURS else onnx_file(name, kind)
         if file not in self.manifest.files:
             raise BundleError(f"bundle '{self.manifest.name}' has no {file}; export with --targets {kind}")
         with self._lock:
@@ -109,6 +126,29 @@ class Bundle:
                 model = read_checked(self.folder, file, self.manifest.files[file])
                 self._engines[kind, name] = self.open_engine(model, specs[name])
             return self._engines[kind, name]
+
+    def run(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the engine of that name answers, for engines that several threads share: one at a time, and every value finite.
+
+        Raises BundleError, EngineError.
+        """
+        engine = self.engine(name)
+        with self._lock:
+            turn = self._turns.setdefault(name, threading.Lock())
+        with turn:
+            outputs = engine(inputs)
+        for output, array in outputs.items():
+            if not np.isfinite(array).all():
+                raise EngineError(f"{name}: output '{output}' is not finite")
+        return outputs
+
+    def _plan(self, name: str, flavour: str) -> Plan:
+        """The compiled network for this machine's GPU and library."""
+        from runtime.engines.device import gpu_target
+        from runtime.engines.trt import import_library
+
+        version = str(import_library(flavour).__version__)
+        return choose(self.manifest.plans, [name], flavour, version, gpu_target())[name]
 
     def parity_tensors(self) -> dict[str, np.ndarray]:
         """Reference tensors by name, computed by torch: "<engine>.input.<tensor>", "<engine>.output.<tensor>", and the "ladder." ones."""

@@ -1,4 +1,4 @@
-"""The DDIM update as a table of coefficients, and the plain loop over it.
+"""The DDIM update as a table of coefficients, the solver that applies it in place, and the plain loop over it.
 
 DDIM (Song et al. 2021, eq. 12 and 16; eqs 10 and 29 of the ClipFaceFusion paper) moves a sample from timestep t to t':
 
@@ -11,17 +11,19 @@ For all three prediction types x̂0 and ε are linear in (x, model output), so w
 multiplications and an addition per element, elementwise, hence independent of how rows are batched.
 
 t' > t is allowed when eta is 0: with t' above t the same formula is deterministic inversion (eq. 9). Nothing here
-knows guidance, noise streams or engines. Layout: any shape; (B, C, H, W) in the loop, (C, H, W) in the batcher.
+knows guidance or engines. Layout: any shape; (B, C, H, W) in the loop, (C, H, W) in a trajectory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from runtime.denoise import Denoise
+from runtime.noise import SEED_LIMIT, gaussian, step_stream
 from runtime.schedule import Schedule
 
 OnStep = Callable[[int, int, np.ndarray], None]
@@ -84,7 +86,7 @@ class DDIMCoefficients:
         sigma = np.zeros_like(alpha)
         if eta > 0:
             sigma = eta * np.sqrt((1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev))
-        x0_sample, x0_output, eps_sample, eps_output = _prediction(schedule.prediction_type, alpha)
+        x0_sample, x0_output, eps_sample, eps_output = prediction_factors(schedule.prediction_type, alpha)
         x0_scale = np.sqrt(alpha_prev)
         eps_scale = np.sqrt(np.maximum(1 - alpha_prev - sigma**2, 0.0))  # eta = 1 can round to just below zero
         sample_scale = eps_scale * eps_sample
@@ -112,11 +114,7 @@ class DDIMCoefficients:
 
     def pred_x0(self, step_index: int, sample: np.ndarray, noise_pred: np.ndarray) -> np.ndarray:
         """x̂0, the clean sample that the model's output implies; a new float32 array, clipped if the schedule clips."""
-        x0 = self.x0_sample[step_index] * sample
-        x0 += self.x0_output[step_index] * noise_pred
-        if self.clip_range is not None:
-            np.clip(x0, -self.clip_range, self.clip_range, out=x0)
-        return x0
+        return self._pred_x0(step_index, sample, noise_pred, np.empty_like(sample), np.empty_like(sample))
 
     def step(
         self, step_index: int, sample: np.ndarray, noise_pred: np.ndarray, noise: np.ndarray | None = None
@@ -125,17 +123,79 @@ class DDIMCoefficients:
 
         `noise` is standard normal, read only where `needs_noise(step_index)`; there its absence raises ValueError.
         """
-        prev_sample = self.sample_scale[step_index] * sample
-        prev_sample += self.output_scale[step_index] * noise_pred
-        if self.clip_range is not None:
-            clipped = self.pred_x0(step_index, sample, noise_pred)
-            clipped *= self.x0_scale[step_index]
-            prev_sample += clipped
+        prev_sample = np.array(sample)
+        self.step_in_place(step_index, prev_sample, noise_pred, Scratch.like(prev_sample), noise)
+        return prev_sample
+
+    def step_in_place(
+        self,
+        step_index: int,
+        sample: np.ndarray,
+        noise_pred: np.ndarray,
+        scratch: Scratch,
+        noise: np.ndarray | None = None,
+    ) -> None:
+        """`step` that leaves its result in `sample` and allocates nothing; `scratch` is of the sample's shape."""
+        x0, product = scratch
+        clips = self.clip_range is not None
+        if clips:  # first, because it reads the sample
+            self._pred_x0(step_index, sample, noise_pred, x0, product)
+            x0 *= self.x0_scale[step_index]
+        if self.sample_scale[step_index] == 0:  # all of x is in x̂0: a clipped step of an ε model
+            np.multiply(noise_pred, self.output_scale[step_index], out=sample)
+        else:
+            sample *= self.sample_scale[step_index]
+            np.multiply(noise_pred, self.output_scale[step_index], out=product)
+            sample += product
+        if clips:
+            sample += x0
         if self.needs_noise(step_index):
             if noise is None:
                 raise ValueError(f"ddim: step {step_index} has eta > 0 and needs noise; pass it, or use eta=0")
-            prev_sample += self.noise_scale[step_index] * noise
-        return prev_sample
+            np.multiply(noise, self.noise_scale[step_index], out=product)
+            sample += product
+
+    def _pred_x0(
+        self, step_index: int, sample: np.ndarray, noise_pred: np.ndarray, out: np.ndarray, product: np.ndarray
+    ) -> np.ndarray:
+        factors = self.x0_sample[step_index], self.x0_output[step_index]
+        write_pred_x0(factors, sample, noise_pred, self.clip_range, out, product)
+        return out
+
+
+class Scratch(NamedTuple):
+    """Memory that a step writes to, so that it need not allocate: float32 arrays of the sample's shape."""
+
+    x0: np.ndarray
+    product: np.ndarray
+
+    @classmethod
+    def like(cls, sample: np.ndarray) -> Scratch:
+        return cls(np.empty_like(sample), np.empty_like(sample))
+
+
+class DDIMSolver:
+    """DDIM for one sample of `shape`, in place; `runtime.trajectory.Solver` is its contract.
+
+    seed  0..2**63-1, of the noise that steps with eta > 0 add (streams `step_stream(k)`)
+    """
+
+    def __init__(self, coefficients: DDIMCoefficients, shape: tuple[int, ...], seed: int = 0) -> None:
+        if not 0 <= seed < SEED_LIMIT:
+            raise ValueError(f"ddim: seed={seed} is outside 0..{SEED_LIMIT - 1}")
+        self.timesteps = coefficients.timesteps
+        self._coefficients = coefficients
+        self._scratch = Scratch(np.empty(shape, np.float32), np.empty(shape, np.float32))
+        self._seed = seed
+
+    def step(self, step_index: int, sample: np.ndarray, noise_pred: np.ndarray) -> None:
+        noise = None
+        if self._coefficients.needs_noise(step_index):
+            noise = gaussian(self._seed, step_stream(step_index), sample.shape)
+        self._coefficients.step_in_place(step_index, sample, noise_pred, self._scratch, noise)
+
+    def pred_x0(self, step_index: int, sample: np.ndarray, noise_pred: np.ndarray) -> np.ndarray:
+        return self._coefficients.pred_x0(step_index, sample, noise_pred)
 
 
 def ddim_step(
@@ -176,8 +236,26 @@ def sample_loop(
     return sample
 
 
-def _prediction(prediction_type: str, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Factors (of x in x̂0, of output in x̂0, of x in ε, of output in ε) for what the model predicts, float64."""
+def write_pred_x0(
+    factors: tuple[np.float32, np.float32],
+    sample: np.ndarray,
+    noise_pred: np.ndarray,
+    clip_range: float | None,
+    out: np.ndarray,
+    product: np.ndarray,
+) -> None:
+    """x̂0 = factors[0] sample + factors[1] output, clipped to ± clip_range, into `out`; `product` is scratch of its shape."""
+    np.multiply(sample, factors[0], out=out)
+    np.multiply(noise_pred, factors[1], out=product)
+    out += product
+    if clip_range is not None:
+        np.clip(out, -clip_range, clip_range, out=out)
+
+
+def prediction_factors(
+    prediction_type: str, alpha: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Factors (of x in x̂0, of output in x̂0, of x in ε, of output in ε) at ᾱ `alpha` for what the model predicts, float64."""
     signal, spread = np.sqrt(alpha), np.sqrt(1 - alpha)
     zero, one = np.zeros_like(alpha), np.ones_like(alpha)
     if prediction_type == "epsilon":

@@ -9,8 +9,8 @@ An engine, a guidance closure and a test's lambda all satisfy `Denoise`. Nothing
     cond        name -> (B, ...)       the conditioning arrays; their names are the model's, not this project's
     noise_pred  (B, C, H, W) float32   the model's output; `Schedule.prediction_type` says what it predicts
 
-The caller owns the three inputs and may reuse their memory after the call; the output is the callee's and is read
-before the next call.
+The caller owns the three inputs, which the callee only reads, and may reuse their memory after the call; the output is
+the callee's and is read before the next call.
 """
 
 from __future__ import annotations

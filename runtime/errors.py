@@ -37,9 +37,13 @@ class RequestError(ClipFaceFusionError):
 
 
 class UnavailableError(ClipFaceFusionError):
-    """The service cannot take this request now; the same request may succeed later."""
+    """The service cannot take this request now; the same request may succeed later. `retry_after_s`: how much later, if known."""
 
     code = "UNAVAILABLE"
+
+    def __init__(self, message: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class QueueFullError(UnavailableError):
@@ -71,3 +75,8 @@ class EngineError(ClipFaceFusionError):
 ERROR_BY_CODE: dict[str, type[ClipFaceFusionError]] = {
     cls.code: cls for cls in (UnavailableError, RequestCancelledError, DeadlineExceededError, BundleError, EngineError)
 }
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, or the name of its exception."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

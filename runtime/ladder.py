@@ -25,14 +25,17 @@ import numpy as np
 from runtime.ddim import DDIMCoefficients, sample_loop
 from runtime.denoise import Denoise
 from runtime.engines import Engine
+from runtime.engines.backends import BF16_ENGINE
 from runtime.errors import BundleError
 from runtime.guidance import guide
 from runtime.manifest import ONNX, ONNX_FP16, PARITY, REMEDY
 from runtime.schedule import Schedule
 from runtime.similarity import psnr_db, ssim
 
-NUM_STEPS = 20  # enough for errors to add up, few enough for a 256×256 model on two cores
-NUM_INVERSION_STEPS = 10
+NUM_STEPS, NUM_INVERSION_STEPS = 20, 10  # enough for errors to add up
+# A UNet call on a sample of more elements than this takes seconds on a CPU, and an export makes hundreds: such a model walks less far.
+LARGE_SAMPLE = 100_000
+NUM_STEPS_LARGE, NUM_INVERSION_STEPS_LARGE = 8, 4
 DECIBELS = "dB"
 WALKS = ("trajectory", "image", "inversion")  # the rungs on which errors add up
 STORED_SAMPLES = 6  # of N + 1: a pixel model's samples are large
@@ -63,6 +66,8 @@ LIMITS: Mapping[str, Limits] = {
     # FP16 has 11 bits: 5e-4 per rounding, several times that after a network. An overflow gives no number at all; a timestep or a
     # norm in FP16 gives 0.1 and more. 40 dB is two and a half levels of 255, below what an eye sees.
     ONNX_FP16: Limits(engine=1e-2, step=1e-2, trajectory=2e-2, inversion=2e-2, image_psnr_db=40, image_ssim=0.98),
+    # BF16 has 8 bits, three fewer than FP16, hence eight times the rounding; a picture may still not show it.
+    BF16_ENGINE: Limits(engine=8e-2, step=8e-2, trajectory=0.16, inversion=0.16, image_psnr_db=40, image_ssim=0.98),
 }
 
 
@@ -196,15 +201,25 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """What both sides share: the way, not who walks it."""
+    """What both sides share: the way, not who walks it. How long it is follows from `sample_shape`, (C, H, W)."""
 
     schedule: Schedule
     uncond: Mapping[str, np.ndarray]
     guidance_scale: float
+    sample_shape: tuple[int, ...]
+
+    @property
+    def is_large(self) -> bool:
+        return math.prod(self.sample_shape) > LARGE_SAMPLE
 
     @property
     def num_steps(self) -> int:
-        return min(NUM_STEPS, self.schedule.num_train_timesteps)
+        return min(NUM_STEPS_LARGE if self.is_large else NUM_STEPS, self.schedule.num_train_timesteps)
+
+    @property
+    def num_inversion_steps(self) -> int:
+        wanted = NUM_INVERSION_STEPS_LARGE if self.is_large else NUM_INVERSION_STEPS
+        return min(wanted, self.schedule.num_train_timesteps)
 
     def generate(self, unet: Engine, start: np.ndarray, cond: Mapping[str, np.ndarray]) -> np.ndarray:
         """All samples (N + 1, C, H, W) from the noise (1, C, H, W), guided."""
@@ -221,7 +236,7 @@ class Course:
 
     def invert(self, unet: Engine, sample: np.ndarray, cond: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """(the sample at the last timestep, the sample restored from it), unguided."""
-        down = self.schedule.timesteps(min(NUM_INVERSION_STEPS, self.schedule.num_train_timesteps))
+        down = self.schedule.timesteps(self.num_inversion_steps)
         up = down[::-1]
         inverted = sample_loop(
             _denoise(unet), sample, cond, DDIMCoefficients.for_timesteps(self.schedule, up[:-1], up[1:])
@@ -304,7 +319,7 @@ class Course:
                 "largest_difference_levels": int(levels.max()),
             },
             "inversion": {
-                "num_steps": NUM_INVERSION_STEPS,
+                "num_steps": self.num_inversion_steps,
                 "relative_error": relative_error(reference.inverted, walk.inverted),
                 "restored_relative_error": relative_error(reference.restored, walk.restored),
                 # How far the way there and back leads from where it began: DDIM's own error, and torch's for comparison.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.batcher import BUCKETS
+from runtime.engines.backends import CUDA_OPTIONS
 from runtime.errors import BundleError
 from runtime.manifest import ONNX, ONNX_FP16, Manifest, onnx_file
 from runtime.model_config import TRITON_TYPE, Symbol, Tensor, parameters
@@ -25,10 +26,8 @@ CPU, GPU = "cpu", "gpu"
 DEVICES = (CPU, GPU)
 ONNXRUNTIME = "onnxruntime"  # Triton's backend of that name
 PLATFORMS = {ONNXRUNTIME: "onnxruntime_onnx", TENSORRT: "tensorrt_plan"}
-# The CUDA provider's defaults compute FP32 in TF32, ten bits of mantissa, and time convolution algorithms at every start, so
-# that a restart can change an image. The second setting is a parameter of the model, where 2 means "default": a model that has
-# any parameter gets the exhaustive search unless this one says otherwise.
-CUDA_PROVIDER = {"use_tf32": "0"}
+# By default the CUDA provider times convolution algorithms at every start, so that a restart can change an image. Here it is a
+# parameter of the model, where 2 means "default": a model that has any parameter gets the exhaustive search unless this one says otherwise.
 CUDA_PARAMETERS = {"cudnn_conv_algo_search": "2"}
 HOT_ROWS = {  # rows of the calls that will come, as far as the engine takes them; one for all others
     "unet": BUCKETS,
@@ -97,7 +96,7 @@ class EngineModel:
         if self.backend == TENSORRT:
             config["optimization"] = {"cuda": {"graphs": True, "graph_spec": list(self._graphs())}}
         if uses_cuda_provider:
-            provider = {"name": "cuda", "parameters": [{"key": k, "value": v} for k, v in CUDA_PROVIDER.items()]}
+            provider = {"name": "cuda", "parameters": [{"key": k, "value": v} for k, v in CUDA_OPTIONS.items()]}
             config["optimization"] = {"execution_accelerators": {"gpu_execution_accelerator": [provider]}}
         return {
             **config,

@@ -2,6 +2,7 @@
 
     client ─▶ clipfacefusion (ensemble):  preprocess ─▶ condition ─▶ ddim ─▶ client
                                                                        └─ one call per image ─▶ sampler
+    client ◀▶ clipfacefusion_stream:      calls preprocess, condition and sampler, and passes on what comes
 
 Flavour `embedded`: engines run inside the Python models, through this package. Flavour `native`: each engine that `condition`
 needs is a Triton model of its own, run by NVIDIA's backends (`runtime/native.py`), and `condition` calls it; the loop keeps the
@@ -14,6 +15,8 @@ starts no server.
 from __future__ import annotations
 
 import argparse
+import math
+import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,19 +25,43 @@ from pathlib import Path
 from typing import Any
 
 from runtime.bundle import Bundle
+from runtime.conditioned import SOURCE
 from runtime.errors import BundleError, ClipFaceFusionError
+from runtime.feature_cache import DEFAULT_BYTES
 from runtime.manifest import KINDS, ONNX, read_checked
 from runtime.model_config import TRITON_TYPE, Symbol, Tensor, parameters, write_config
 from runtime.native import CPU, DEVICES, EngineModel, Native, engine_models
-from runtime.request import FIELDS
+from runtime.request import FIELD_BY_NAME, FIELDS
 from runtime.spec import ModelSpec, engine_specs
-from runtime.wire import ENGINES, LIVE_JOBS, MODEL, NOTES, OUTPUTS, SAMPLER_ENGINES, SAMPLING_FIELDS
+from runtime.wire import (
+    CANCEL,
+    ENGINES,
+    FACE_PACK,
+    FAILURE,
+    FEATURE_CACHE_BYTES,
+    FINAL,
+    INNER_KEY,
+    MODEL,
+    NOTES,
+    OUTPUTS,
+    SAMPLER_ENGINES,
+    SETTINGS,
+    STALL_LIMIT,
+    STEP,
+    STREAM_MODEL,
+)
 
 EMBEDDED, NATIVE = "embedded", "native"
 VERSION = "1"
 
-PUBLIC_INPUTS = tuple(Tensor(field.name, TRITON_TYPE[field.dtype], (field.width,), optional=True) for field in FIELDS)
+STREAM_INPUTS = tuple(Tensor(row.name, TRITON_TYPE[row.dtype], (row.width,), optional=True) for row in FIELDS)
+PUBLIC_INPUTS = tuple(tensor for tensor in STREAM_INPUTS if not FIELD_BY_NAME[tensor.name].stream_only)
 PUBLIC_OUTPUTS = (Tensor(OUTPUTS[0], "TYPE_UINT8", (-1, -1, 3)), Tensor(OUTPUTS[1], "TYPE_STRING", (1,)))
+PART_OUTPUTS = (*PUBLIC_OUTPUTS, Tensor(STEP, "TYPE_INT32", (1,)), Tensor(FINAL, "TYPE_BOOL", (1,)))
+DEFAULT_STALL_LIMIT_S = 60  # the largest network on two CPU cores takes 2 s per row, and a call has 16 at most
+
+_MASK = Tensor("mask", "TYPE_FP32", (-1, -1, -1, -1))
+_CARRIED = tuple(Tensor(name, "TYPE_STRING", (1,)) for name in (SETTINGS, NOTES))
 
 
 @dataclass(frozen=True)
@@ -63,12 +90,22 @@ class Model:
 
 
 def build_repository(
-    bundle: Path | str, out: Path, native: Native | None = None, mounted_at: str | None = None
+    bundle: Path | str,
+    out: Path,
+    native: Native | None = None,
+    mounted_at: str | None = None,
+    feature_cache_bytes: int = DEFAULT_BYTES,
+    face_pack: Path | None = None,
+    stall_limit_s: float = DEFAULT_STALL_LIMIT_S,
 ) -> Bundle:
     """Write the repository for `bundle` into the new folder `out`, whole or not at all, and give back the opened bundle.
 
-    native      what the native flavour needs to know; None: the embedded flavour
-    mounted_at  where the server will find the bundle; default: where it lies now
+    native               what the native flavour needs to know; None: the embedded flavour
+    mounted_at           where the server will find the bundle; default: where it lies now
+    feature_cache_bytes  how much of encoders' results the server remembers; 0: nothing
+    face_pack            folder of the detector that finds faces in photos (`runtime/preprocess/face_detector.py`); None: photos are of
+                         aligned faces
+    stall_limit_s        > 0; the sampler's process ends itself, to be started again, when one call of the UNet takes longer
 
     Engine files are copies, written from the bytes whose SHA-256 was checked: a bundle refuses files with a second hard link,
     and a symbolic one would lead out of a repository that is mounted into a container. The Python models read the bundle in
@@ -78,35 +115,55 @@ def build_repository(
     """
     if out.exists():
         raise ClipFaceFusionError(f"'{out.name}' exists; a repository is written into a new folder")
+    if feature_cache_bytes < 0 or not 0 < stall_limit_s < math.inf:
+        raise ClipFaceFusionError(
+            f"got {feature_cache_bytes} bytes of cache and a stall limit of {stall_limit_s} s; allowed are 0 or more, and above 0"
+        )
     opened = Bundle.open(bundle)
     if not opened.model.cond:
         raise BundleError(
             f"bundle '{opened.manifest.name}' draws from noise alone, and the served models take conditions; use it in process: "
             "python -m runtime generate BUNDLE --seed 7 --out face.png"
         )
-    shared = {"bundle": mounted_at or str(Path(bundle).resolve()), "bundle_sha256": opened.hash}
+    shared = {
+        "bundle": mounted_at or str(Path(bundle).resolve()),
+        "bundle_sha256": opened.hash,
+        INNER_KEY: secrets.token_hex(16),
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=out.name + ".", dir=out.parent) as unfinished:
         folder = Path(unfinished, "models")
-        models = python_models(opened.model, {} if native is None else {ENGINES: native.provider})
+        settings = {
+            "preprocess": {}
+            if face_pack is None
+            else {FACE_PACK: str(face_pack if mounted_at else face_pack.resolve())},
+            "condition": {FEATURE_CACHE_BYTES: str(feature_cache_bytes)}
+            | ({} if native is None else {ENGINES: native.provider}),
+            "sampler": {STALL_LIMIT: f"{stall_limit_s:g}"},
+        }
+        models = [replace(each, settings=settings.get(each.name, {})) for each in python_models(opened.model)]
         for model in models:
             _write_python_model(folder, model, shared)
         for engine in engine_models(opened.manifest, native) if native else ():
             _write_engine_model(folder, engine, opened)
         (folder / MODEL / VERSION).mkdir(parents=True)
-        write_config(folder / MODEL, ensemble_config(models[:-1], shared))
+        write_config(folder / MODEL, ensemble_config([model for model in models if not model.decoupled], shared))
         folder.rename(out)
     return opened
 
 
-def python_models(model: ModelSpec, settings: Mapping[str, str]) -> tuple[Model, ...]:
-    """The Python models: the ensemble's steps in order, then the sampler. `settings` are those of `condition`."""
+def python_models(model: ModelSpec) -> tuple[Model, ...]:
+    """The Python models, without settings: the ensemble's steps in order, then the decoupled ones."""
     prepared, conditioned = prepared_tensors(model), conditioned_tensors(model)
+    # A call either samples, with all of them but the last, or cancels, with the last alone.
+    sampled = (*(replace(t, optional=True) for t in conditioned), Tensor(CANCEL, "TYPE_STRING", (1,), optional=True))
+    failure = Tensor(FAILURE, "TYPE_STRING", (1,))
     return (
-        Model("preprocess", PUBLIC_INPUTS, prepared, processes=2),
-        Model("condition", prepared, conditioned, processes=1, settings=settings),
-        Model("ddim", conditioned, PUBLIC_OUTPUTS, processes=LIVE_JOBS),
-        Model("sampler", conditioned, PUBLIC_OUTPUTS, processes=1, decoupled=True),
+        Model("preprocess", STREAM_INPUTS, prepared, processes=2),
+        Model("condition", prepared, conditioned, processes=1),
+        Model("ddim", conditioned, PUBLIC_OUTPUTS, processes=1),
+        Model("sampler", sampled, (*PART_OUTPUTS, failure), processes=1, decoupled=True),
+        Model(STREAM_MODEL, STREAM_INPUTS, PART_OUTPUTS, processes=1, decoupled=True),
     )
 
 
@@ -123,13 +180,14 @@ def prepared_tensors(model: ModelSpec) -> tuple[Tensor, ...]:
         for tensor in spec.inputs
         if not tensor.name.endswith("_features")
     }
-    return (*inputs.values(), *_sampling_tensors(), Tensor(NOTES, "TYPE_STRING", (1,)))
+    return (*inputs.values(), _MASK, *_CARRIED)
 
 
 def conditioned_tensors(model: ModelSpec) -> tuple[Tensor, ...]:
-    """What `condition` gives and sampling needs: the cond entries, how to sample, and the report so far."""
-    cond = (Tensor(name, "TYPE_FP32", shape) for name, shape in model.cond.items())
-    return (*cond, *_sampling_tensors(), Tensor(NOTES, "TYPE_STRING", (1,)))
+    """What `condition` gives and sampling needs, see `Conditioned`."""
+    cond = [Tensor(name, "TYPE_FP32", shape) for name, shape in model.cond.items()]
+    sources = [Tensor(SOURCE + tensor.name, "TYPE_FP32", (-1,) * len(tensor.dims)) for tensor in cond]
+    return (*cond, *sources, replace(_MASK, name="image"), _MASK, *_CARRIED)
 
 
 def ensemble_config(steps: Sequence[Model], shared: Mapping[str, str]) -> dict[str, Any]:
@@ -142,7 +200,9 @@ def ensemble_config(steps: Sequence[Model], shared: Mapping[str, str]) -> dict[s
             {
                 "model_name": step.name,
                 "model_version": -1,
-                "input_map": [{"key": t.name, "value": maker + t.name} for t in step.inputs],
+                "input_map": [
+                    {"key": t.name, "value": maker + t.name} for t in (step.inputs if maker else PUBLIC_INPUTS)
+                ],
                 "output_map": [{"key": t.name, "value": taker + t.name} for t in step.outputs],
             }
         )
@@ -150,15 +210,11 @@ def ensemble_config(steps: Sequence[Model], shared: Mapping[str, str]) -> dict[s
         "name": MODEL,
         "platform": "ensemble",
         "max_batch_size": 1,
-        "input": [tensor.to_config() for tensor in steps[0].inputs],
+        "input": [tensor.to_config() for tensor in PUBLIC_INPUTS],
         "output": [tensor.to_config() for tensor in steps[-1].outputs],
         "ensemble_scheduling": {"step": scheduled},
         "parameters": parameters({"bundle_sha256": shared["bundle_sha256"]}),
     }
-
-
-def _sampling_tensors() -> tuple[Tensor, ...]:
-    return tuple(replace(tensor, optional=False) for tensor in PUBLIC_INPUTS if tensor.name in SAMPLING_FIELDS)
 
 
 def _write_python_model(folder: Path, model: Model, shared: Mapping[str, str]) -> None:
@@ -205,6 +261,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mounted-at", metavar="PATH", help="where the server will find the bundle (default: where it lies now)"
     )
+    parser.add_argument(
+        "--face-pack",
+        type=Path,
+        metavar="DIR",
+        help="folder, as the server will see it, of a pack whose detector finds and aligns the faces of photos",
+    )
+    parser.add_argument(
+        "--feature-cache-mb",
+        type=int,
+        default=DEFAULT_BYTES // 2**20,
+        metavar="N",
+        help="MB of encoders' results that the server remembers, 0 = nothing (default %(default)s)",
+    )
+    parser.add_argument(
+        "--stall-limit",
+        type=float,
+        default=DEFAULT_STALL_LIMIT_S,
+        metavar="S",
+        help="seconds after which a call of the UNet counts as hanging, and the sampler's process ends itself (default %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -217,7 +293,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise ClipFaceFusionError(f"{flags}: only the native flavour has such models; add --flavour {NATIVE}")
     native = Native(**given) if arguments.flavour == NATIVE else None
     try:
-        bundle = build_repository(arguments.bundle, arguments.out, native, arguments.mounted_at)
+        bundle = build_repository(
+            arguments.bundle,
+            arguments.out,
+            native,
+            arguments.mounted_at,
+            feature_cache_bytes=arguments.feature_cache_mb * 2**20,
+            face_pack=arguments.face_pack,
+            stall_limit_s=arguments.stall_limit,
+        )
     except OSError as error:
         raise ClipFaceFusionError(f"cannot write {arguments.out}: {error.strerror or error}") from None
     models = sorted(path.name for path in arguments.out.iterdir())

@@ -1,48 +1,32 @@
 """What a request is: one table of fields, and the `GenerateRequest` and `GenerateResult` built on it.
 
 `FIELDS` is the only home of a field's name, dtype, range, default and help. Command-line flags, Triton's inputs, the client's
-packing and every validation message derive from it. This module checks values, not media: whether `audio` decodes is
-`runtime/preprocess`'s business.
+packing and every validation message derive from it. Finer settings are rows of `runtime/options.py`, behind the field `options`.
+This module checks values, not media: whether `audio` decodes is `runtime/preprocess`'s business.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass
-from pathlib import Path
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from runtime.emotions import EMOTIONS
 from runtime.errors import RequestError
+from runtime.fields import NUMPY_DTYPE, Field
+from runtime.options import MAX_CHARACTERS, OPTIONS, Options
 
 MAX_FILE_BYTES = (
     10 * 2**20
 )  # per encoded photo or voice; a request of both stays under the 32 MB a gateway should allow
 DEFAULT_STEPS = 50  # paper, Table 3
-
-
-@dataclass(frozen=True)
-class Field:
-    """One request field.
-
-    `dtype` is Triton's name of the tensor type and `width` its element count. `low` and `high` are inclusive: of the value for
-    numbers, of the length for text (characters) and files (bytes). `is_condition` marks what a face can be made from.
-    """
-
-    name: str
-    dtype: str
-    help: str
-    width: int = 1
-    low: float | None = None
-    high: float | None = None
-    default: Any = None
-    choices: tuple[str, ...] = ()
-    is_condition: bool = False
-    is_file: bool = False
+# Of an edit that is guided away from what its photo shows: less than a new face needs, for most of a face stays (docs/decisions/0026).
+EDIT_GUIDANCE_SCALE = 2.5
+MAX_PREVIEWS = 100  # of one request: a server keeps them until a slow reader comes for them
+SHORT_FLAGS = {"num_inference_steps": ["--steps"], "guidance_scale": ["--guidance"], "edit_from_timestep": ["--t0"]}
 
 
 FIELDS: tuple[Field, ...] = (
@@ -51,23 +35,26 @@ FIELDS: tuple[Field, ...] = (
     Field("reference", "BYTES", "a photo of the person: a JPEG, PNG or WebP file", low=1, high=MAX_FILE_BYTES, is_condition=True, is_file=True),
     Field("age", "FP32", "age in years", low=0, high=120, is_condition=True),
     Field("emotion", "BYTES", "an emotion label", choices=EMOTIONS, is_condition=True),
-    Field("emotion_intensity", "FP32", "how strong the emotion is; needs emotion (default 1)", low=0, high=1),
+    Field("emotion_intensity", "FP32", "how strong the emotion is; needs emotion (default 1)", low=0, high=1, needs="emotion"),
     Field("valence_arousal", "FP32", "how pleasant and how excited, each from -1 to 1", width=2, low=-1, high=1, is_condition=True),
     Field("seed", "INT64", "seed of the noise (default: random, reported)", low=0, high=2**63 - 1),
     Field("num_inference_steps", "INT32", "DDIM steps", low=1, high=1000, default=DEFAULT_STEPS),
-    Field("guidance_scale", "FP32", "strength of the conditions; 1 = no guidance (default: the bundle's)", low=0, high=30),
+    Field("guidance_scale", "FP32", "strength of the conditions; 1 = no guidance (default: the bundle's, of an edit 2.5)", low=0, high=30),
+    Field("edit_from_timestep", "INT32", "edit the reference instead of making a new face: the noise level t0 to which it is inverted first", low=1, high=999, needs="reference"),
+    Field("mask", "BYTES", "what of the reference may change: a PNG of its size, white = may, black = stays as it is", low=1, high=MAX_FILE_BYTES, is_file=True, needs="edit_from_timestep"),
+    Field("preview_every", "INT32", "send a preview after every so many steps; for streams only", low=1, high=1000, stream_only=True),
+    Field("options", "BYTES", "finer settings, a JSON object", low=2, high=MAX_CHARACTERS),
 )  # fmt: skip
-FIELD_BY_NAME: Mapping[str, Field] = {field.name: field for field in FIELDS}
-CONDITIONS = tuple(field.name for field in FIELDS if field.is_condition)
-NUMPY_DTYPE: Mapping[str, Any] = {"BYTES": np.object_, "FP32": np.float32, "INT32": np.int32, "INT64": np.int64}
+FIELD_BY_NAME: Mapping[str, Field] = {row.name: row for row in FIELDS}
+CONDITIONS = tuple(row.name for row in FIELDS if row.is_condition)
 
 
 @dataclass(frozen=True)
 class GenerateRequest:
     """What to make a face from. Every field is optional, at least one condition must be given; checked on construction.
 
-    Raises RequestError naming the field, the value and the allowed range. Fields are described in `FIELDS`. `needs_condition` False
-    makes a request for a bundle that draws from noise alone; any other bundle still refuses it.
+    Raises RequestError naming the field, the value and the allowed range. Fields are described in `FIELDS`; `options` also takes a
+    mapping. `needs_condition` False makes a request for a bundle that draws from noise alone; any other bundle still refuses it.
     """
 
     text: str | None = None
@@ -80,20 +67,38 @@ class GenerateRequest:
     seed: int | None = None
     num_inference_steps: int = DEFAULT_STEPS
     guidance_scale: float | None = None
+    edit_from_timestep: int | None = None
+    mask: bytes | None = None
+    preview_every: int | None = None
+    options: Options = field(default_factory=Options)
     needs_condition: InitVar[bool] = True
 
     def __post_init__(self, needs_condition: bool) -> None:
-        for field in FIELDS:
-            value = getattr(self, field.name)
-            if value is None:
-                if field.default is not None:
-                    object.__setattr__(self, field.name, field.default)
+        object.__setattr__(self, "options", Options.of(self.options))
+        for row in FIELDS:
+            value = getattr(self, row.name)
+            if row.name == "options":
                 continue
-            object.__setattr__(self, field.name, _checked(field, value))
-        if self.emotion_intensity is not None and self.emotion is None:
+            if value is None:
+                object.__setattr__(self, row.name, row.default)
+                continue
+            object.__setattr__(self, row.name, row.checked(value))
+            if row.needs is not None and getattr(self, row.needs) is None:
+                raise RequestError(row.name, f"given without {row.needs}; give {row.needs} as well, or leave it out")
+        for option in OPTIONS:
+            given = getattr(self.options, option.name) != option.default
+            if given and option.needs is not None and getattr(self, option.needs) is None:
+                raise RequestError(
+                    f"options.{option.name}",
+                    f"given without {option.needs}; give {option.needs} as well, or leave it out",
+                )
+            if given and option.not_with is not None and getattr(self, option.not_with) is not None:
+                raise RequestError(f"options.{option.name}", f"given beside {option.not_with}; leave one of them out")
+        if self.preview_every is not None and self.num_inference_steps > MAX_PREVIEWS * self.preview_every:
+            least = -(-self.num_inference_steps // MAX_PREVIEWS)
             raise RequestError(
-                "emotion_intensity",
-                f"got {self.emotion_intensity:g} without emotion; give emotion as well, or leave it out",
+                "preview_every",
+                f"got {self.preview_every} of {self.num_inference_steps} steps, allowed at least {least}: {MAX_PREVIEWS} previews at most",
             )
         if needs_condition:
             self.check_conditions()
@@ -111,14 +116,16 @@ class GenerateRequest:
     def to_tensors(self) -> dict[str, np.ndarray]:
         """The given fields as Triton input arrays of shape (1, width), for a model with `max_batch_size: 1`."""
         tensors = {}
-        for field in FIELDS:
-            value = getattr(self, field.name)
-            if value is None:
+        for row in FIELDS:
+            value = getattr(self, row.name)
+            if value is None or value == Options():
                 continue
+            if isinstance(value, Options):
+                value = value.to_json()
             if isinstance(value, str):
                 value = value.encode()
-            values = value if field.width > 1 else (value,)
-            tensors[field.name] = np.array([values], dtype=NUMPY_DTYPE[field.dtype])
+            values = value if row.width > 1 else (value,)
+            tensors[row.name] = np.array([values], dtype=NUMPY_DTYPE[row.dtype])
         return tensors
 
     @classmethod
@@ -129,14 +136,14 @@ class GenerateRequest:
         """
         values: dict[str, Any] = {}
         for name, array in tensors.items():
-            field = FIELD_BY_NAME.get(name)
-            if field is None:
+            row = FIELD_BY_NAME.get(name)
+            if row is None:
                 raise RequestError(name, f"unknown field; known are {', '.join(FIELD_BY_NAME)}")
-            if array.size != field.width:
-                raise RequestError(name, f"got {array.size} elements, expected {field.width}")
+            if array.size != row.width:
+                raise RequestError(name, f"got {array.size} elements, expected {row.width}")
             flat = array.reshape(-1).tolist()
-            values[name] = tuple(flat) if field.width > 1 else flat[0]
-            if field.dtype == "BYTES" and not field.is_file and isinstance(values[name], bytes):
+            values[name] = tuple(flat) if row.width > 1 else flat[0]
+            if row.dtype == "BYTES" and not row.is_file and isinstance(values[name], bytes):
                 try:
                     values[name] = values[name].decode("utf-8")
                 except UnicodeDecodeError:
@@ -156,121 +163,50 @@ class GenerateResult:
     report: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Preview:
+    """A face on its way: `image` (H, W, 3) uint8 is what the model expects after `step` of `num_steps` steps, 1-based."""
+
+    step: int
+    num_steps: int
+    image: np.ndarray
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add one command-line flag per request field; files are given by path."""
+    """Add one command-line flag per request field and per option; files are given by path."""
     group = parser.add_argument_group("request (at least one of " + ", ".join(CONDITIONS) + ")")
-    for field in FIELDS:
-        group.add_argument(
-            *_flags(field.name),
-            dest=field.name,
-            type={"BYTES": Path if field.is_file else str, "FP32": float}.get(field.dtype, int),
-            nargs=field.width if field.width > 1 else None,
-            metavar=("V", "A") if field.width > 1 else None,
-            choices=field.choices or None,
-            help=f"{field.help}{_range_help(field)}",
-        )
+    for row in _flag_rows():
+        row.add_flag(group, *SHORT_FLAGS.get(row.name, ()))
     group.add_argument("--valence", type=float, help="valence alone; needs --arousal as well")
     group.add_argument("--arousal", type=float, help="arousal alone; needs --valence as well")
+    finer = parser.add_argument_group("finer settings, the keys of the field `options`")
+    for option in OPTIONS:
+        option.add_flag(finer)
 
 
 def from_arguments(arguments: argparse.Namespace, needs_condition: bool = True) -> GenerateRequest:
     """Build a request from flags that `add_arguments` added; reads the files. Raises RequestError."""
     values: dict[str, Any] = {}
-    for field in FIELDS:
-        value = getattr(arguments, field.name)
+    for row in _flag_rows():
+        value = getattr(arguments, row.name)
         if value is None:
             continue
-        if field.is_file:
+        if row.is_file:
             try:
                 value = value.read_bytes()
             except OSError as error:
-                raise RequestError(field.name, f"cannot read {value}: {error.strerror}") from None
-        values[field.name] = tuple(value) if field.width > 1 else value
+                raise RequestError(row.name, f"cannot read {value}: {error.strerror}") from None
+        values[row.name] = tuple(value) if row.width > 1 else value
     pair = (arguments.valence, arguments.arousal)
     if any(value is not None for value in pair):
         if None in pair or "valence_arousal" in values:
             raise RequestError("valence_arousal", "give --valence and --arousal together, or --valence-arousal V A")
         values["valence_arousal"] = pair
+    given = {option.name: getattr(arguments, option.name) for option in OPTIONS}
+    values["options"] = {name: value for name, value in given.items() if value is not None}
     return GenerateRequest(**values, needs_condition=needs_condition)
 
 
-def _flags(name: str) -> list[str]:
-    long = "--" + name.replace("_", "-")
-    short = {"num_inference_steps": ["--steps"], "guidance_scale": ["--guidance"]}
-    return [*short.get(name, []), long]
-
-
-def _range_help(field: Field) -> str:
-    if field.is_file or field.low is None:
-        return ""
-    unit = " characters" if field.dtype == "BYTES" else ""
-    return f" [{field.low:g}..{field.high:g}{unit}]" + (
-        f" (default {field.default})" if field.default is not None else ""
-    )
-
-
-def _checked(field: Field, value: Any) -> Any:
-    """The value in its Python type, or RequestError."""
-    if field.dtype == "BYTES":
-        return _checked_file(field, value) if field.is_file else _checked_text(field, value)
-    if field.width > 1:
-        try:
-            values = tuple(value)
-        except TypeError:
-            raise RequestError(field.name, f"got {value!r}, expected {field.width} numbers") from None
-        if len(values) != field.width:
-            raise RequestError(field.name, f"got {len(values)} numbers, expected {field.width}")
-        return tuple(_checked_number(field, item) for item in values)
-    return _checked_number(field, value)
-
-
-def _checked_number(field: Field, value: Any) -> float | int:
-    is_integer = field.dtype.startswith("INT")
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise RequestError(field.name, f"got {_shown(value)}, expected {'an integer' if is_integer else 'a number'}")
-    bounds = (
-        f"allowed {field.low:g}..{field.high:g}"
-        if field.high is not None and field.high < 2**53
-        else f"allowed 0..{2**63 - 1}"
-    )
-    if not math.isfinite(value):
-        raise RequestError(field.name, f"got {value}, {bounds}")
-    if is_integer and int(value) != value:
-        raise RequestError(field.name, f"got {value}, expected an integer, {bounds}")
-    if not field.low <= value <= field.high:  # type: ignore[operator,call-overload]
-        raise RequestError(field.name, f"got {value:g}, {bounds}" if not is_integer else f"got {int(value)}, {bounds}")
-    # FP32 fields are rounded here, so that a request means the same in process as over the wire.
-    return int(value) if is_integer else float(np.float32(value))
-
-
-def _checked_text(field: Field, value: Any) -> str:
-    if not isinstance(value, str):
-        raise RequestError(field.name, f"got {_shown(value)}, expected text")
-    if field.choices:
-        if value not in field.choices:
-            raise RequestError(field.name, f"got {_shown(value)}, allowed {', '.join(field.choices)}")
-        return value
-    if not value.strip():
-        raise RequestError(field.name, f"empty; allowed {field.low:g}..{field.high:g} characters")
-    if len(value) > field.high:  # type: ignore[operator]
-        raise RequestError(field.name, f"got {len(value)} characters, allowed {field.low:g}..{field.high:g}")
-    if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise RequestError(field.name, "holds a NUL character or a lone surrogate")
-    return value
-
-
-def _checked_file(field: Field, value: Any) -> bytes:
-    if not isinstance(value, bytes | bytearray | memoryview):
-        raise RequestError(field.name, f"got {_shown(value)}, expected the bytes of a file")
-    data = bytes(value)
-    if not data:
-        raise RequestError(field.name, f"empty; expected {field.help}")
-    if len(data) > field.high:  # type: ignore[operator]
-        raise RequestError(field.name, f"got {len(data)} bytes, allowed at most {field.high:g}")
-    return data
-
-
-def _shown(value: Any) -> str:
-    """A value short enough to print back: what a caller sent must not fill the log."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _flag_rows() -> tuple[Field, ...]:
+    """Fields that are flags: options have their own, and a command that prints one picture takes no previews."""
+    return tuple(row for row in FIELDS if row.name != "options" and not row.stream_only)

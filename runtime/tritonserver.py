@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import UnavailableError
+from runtime.lifeline import Lifeline
+from runtime.wire import TENANT, TRACEPARENT
 
 INSTALL = 'pip install "clipfacefusion[serve]" (in a clone: pip install ".[serve]")'
 PYTHON_VERSIONS = ((3, 11), (3, 12))  # the wheel pins numpy < 2, which ends at 3.12
@@ -35,6 +37,12 @@ DRAINED = b"All models are stopped, unloading models"
 LINGER_S = 1.0
 # Whoever may change models, files, shared memory or logs of the server could run code in it.
 RESTRICTED_PROTOCOLS = "shared-memory,model-repository,model-config,logging,trace,statistics"
+FORWARDED_HEADERS = (TRACEPARENT, TENANT)  # gRPC metadata that models see as parameters of a request
+NO_GPU = (
+    "CudaDriverHelper has not been initialized",
+    "CUDA driver version is insufficient",
+)  # errors that are none on a CPU
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -89,8 +97,9 @@ def find() -> Installation:
 class TritonProcess:
     """One running tritonserver over one model repository. A context manager; owns the process, its stubs and its shared memory.
 
-    `folder` is a folder of the caller's for the backend directory, and `log` the file that receives all output. A port of 0 means
-    any free one. `url` is the gRPC address; nothing answers there until `is_listening`.
+    `folder` is an empty folder of the caller's for the backend directory, and `log` the file that receives all output. A port of 0
+    means any free one. `url` is the gRPC address; nothing answers there until `is_listening`. All of it ends with this process,
+    even if that is killed (`runtime/lifeline.py`). Not thread-safe.
     """
 
     def __init__(
@@ -101,6 +110,7 @@ class TritonProcess:
         self.grpc_port, self.metrics_port = _ports((host, grpc_port), (LOOPBACK, metrics_port))
         self.url = f"{LOOPBACK if host == '0.0.0.0' else host}:{self.grpc_port}"
         self.shared_memory_prefix = f"clipfacefusion_{os.getpid()}_{secrets.token_hex(4)}_"
+        _remove_stale_regions()
         command = [
             str(installation.binary),
             f"--model-repository={repository}",
@@ -110,6 +120,7 @@ class TritonProcess:
         self._stubs: dict[int, str] = {}
         self._is_closed = False
         with log.open("ab") as output:
+            self._log_start = output.tell()
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -119,6 +130,7 @@ class TritonProcess:
                 cwd=folder,
                 start_new_session=True,  # a Ctrl-C in the terminal reaches us, and we end the server; the group can be killed
             )
+        self._lifeline = Lifeline(self._process.pid, self.shared_memory_prefix)
 
     def __enter__(self) -> TritonProcess:
         return self
@@ -135,7 +147,8 @@ class TritonProcess:
     def watch_stubs(self) -> None:
         """From now on the death of a stub is a `problem`: Triton starts no new one, goes on saying ready, and never answers
         the requests that a decoupled model's stub held."""
-        self._stubs = {pid: _model_of(pid) for pid in _members(self._process.pid) if pid != self._process.pid}
+        found = {pid: _model_of(pid) for pid in _members(self._process.pid)}
+        self._stubs = {pid: model for pid, model in found.items() if model}
 
     def problem(self) -> str | None:
         """What has died, or None."""
@@ -152,31 +165,42 @@ class TritonProcess:
             raise UnavailableError(f"{problem}; the log says:\n{self.log_tail()}")
 
     def log_tail(self, lines: int = 12) -> str:
-        """The last `lines` errors in the log, each once and without its traceback, or its last lines if it has no errors."""
+        """The last `lines` errors this process logged, each once and without its traceback; its last lines if it has no errors."""
         with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - 262_144))
+            file.seek(max(self._log_start, self.log.stat().st_size - 262_144))
             every = file.read().decode(errors="replace").splitlines()
-        errors = (re.match(r'(?:E\d{4} .*?\] "?|error: )(.*)', line) for line in every)
+        errors = (
+            re.match(r'(?:E\d{4} .*?\] "?|error: )(.*)', line)
+            for line in every
+            if not any(words in line for words in NO_GPU)
+        )
         shown = list(dict.fromkeys(error[1].partition("\\n\\nAt:")[0] for error in errors if error))
         return "\n".join((shown or every)[-lines:])
 
     def close(self) -> None:
-        """Let running requests end (at most `EXIT_TIMEOUT_S`), then end the process, its stubs and its shared memory. Idempotent.
+        """Let running requests end (at most `EXIT_TIMEOUT_S`), then `kill`. Idempotent.
 
         With a `problem`, nothing is waited for: what the dead ones held is lost, and Triton would wait for it in vain.
         """
-        if self._is_closed:
-            return
-        self._is_closed = True
         try:
-            if self.problem() is None:
+            if not self._is_closed and self.problem() is None:
                 log_start = self.log.stat().st_size
                 self._process.send_signal(signal.SIGTERM)
                 self._wait_for_drain(log_start)
         finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process, its stubs and its shared memory now. Every caller's connection closes, which is an answer. Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
             _kill_group(self._process)
-            for region in Path("/dev/shm").glob(self.shared_memory_prefix + "*"):
+        finally:
+            for region in SHARED_MEMORY.glob(self.shared_memory_prefix + "*"):
                 region.unlink(missing_ok=True)
+            self._lifeline.cut()
 
     def _wait_for_drain(self, log_start: int) -> None:
         deadline = time.monotonic() + EXIT_TIMEOUT_S + KILL_MARGIN_S
@@ -238,6 +262,7 @@ def _options(host: str, grpc_port: int, metrics_port: int, shared_memory_prefix:
         f"--metrics-port={metrics_port}",
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
         f"--grpc-restricted-protocol={RESTRICTED_PROTOCOLS}:admin-key={secrets.token_urlsafe(24)}",
+        f"--grpc-header-forward-pattern=^({'|'.join(FORWARDED_HEADERS)})$",
         "--grpc-keepalive-time=20000",
         "--grpc-infer-allocation-pool-size=16",
         "--backend-config=python,thread-pool-size=4",  # the default of 32 per model instance would make hundreds of threads
@@ -293,13 +318,35 @@ def _ports(*wanted: tuple[str, int]) -> tuple[int, ...]:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End whatever is left of the server's process group: stubs outlive a killed server by some seconds."""
+    """End whatever is left of the server's process group: stubs outlive a killed server by some seconds.
+
+    Those that were given to this process as orphans (it is the first of a container, or `adopt_orphans` was called) are waited
+    for: they would stay as zombies.
+    """
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + KILL_MARGIN_S
-    while _members(process.pid) and time.monotonic() < deadline:
+    while (_members(process.pid) or _has_children(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+def _has_children(group: int) -> bool:
+    """Whether processes of the group are children of this one that have not ended; those that have are waited for."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            pass
+        return True
+    return False
+
+
+def _remove_stale_regions() -> None:
+    """Give back shared memory whose maker, named in the region's name, was killed together with its lifeline."""
+    for region in SHARED_MEMORY.glob("clipfacefusion_*_*"):
+        maker = region.name.split("_")[1]
+        if maker.isdecimal() and not Path("/proc", maker).exists():
+            with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+                region.unlink()
 
 
 def _members(group: int) -> list[int]:
@@ -317,8 +364,9 @@ def _is_member(pid: int, group: int) -> bool:
     return int(its_group) == group and state != "Z"
 
 
-def _model_of(pid: int) -> str:
-    """The model a stub runs: its command line names …/MODEL/1/model.py."""
-    command = Path(f"/proc/{pid}/cmdline").read_text()
-    found = re.search(r"([^/]+)/1/model\.py", command)
-    return found[1] if found else f"unknown (process {pid})"
+def _model_of(pid: int) -> str | None:
+    """The model a stub runs, as its command line says: …/MODEL/1/model.py. None for any other process, such as a stub's child."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"([^/]+)/1/model\.py", Path(f"/proc/{pid}/cmdline").read_text())
+        return found[1] if found else None
+    return None

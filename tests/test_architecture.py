@@ -35,12 +35,33 @@ RULES = {
     "runtime": Rule(
         ours=("runtime",),
         others=frozenset(
-            {"numpy", "tokenizers", "PIL", "soundfile", "soxr", "safetensors", "onnxruntime", "tritonclient"}
+            {
+                "numpy",
+                "tokenizers",
+                "PIL",
+                "soundfile",
+                "soxr",
+                "safetensors",
+                "onnxruntime",
+                "openvino",
+                "tritonclient",
+                "insightface",
+            }
         ),
         only_in={
             "onnxruntime": ("runtime/engines/ort.py",),
-            "tritonclient": ("runtime/client.py",),
-            "PIL": ("runtime/preprocess/", "runtime/provenance.py", "runtime/demo.py", "runtime/sheet.py"),
+            "openvino": ("runtime/engines/ov.py",),  # an extra
+            "tritonclient": ("runtime/client.py", "runtime/client_stream.py"),
+            "insightface": ("runtime/preprocess/face_detector.py",),  # an extra that most users do without
+            "PIL": (
+                "runtime/preprocess/",
+                "runtime/provenance.py",
+                "runtime/demo.py",
+                "runtime/sheet.py",
+                "runtime/animation.py",
+                "runtime/detail.py",
+                "runtime/detail.py",
+            ),
             "soundfile": ("runtime/preprocess/",),
             "soxr": ("runtime/preprocess/",),
             "tokenizers": ("runtime/preprocess/",),
@@ -157,6 +178,7 @@ def test_folder_imports_only_what_its_rule_allows(folder: str) -> None:
         ("runtime", "runtime/pipeline.py", "def f():\n    import torch"),
         ("runtime", "runtime/pipeline.py", "from training.config import PRESETS"),
         ("runtime", "runtime/pipeline.py", "import onnxruntime"),
+        ("runtime", "runtime/pipeline.py", "from insightface.app import FaceAnalysis"),
         ("runtime", "runtime/server.py", "from tritonclient.grpc import InferInput"),
         ("training", "training/loop.py", "from runtime.pipeline import Pipeline"),
         ("training", "training/loop.py", "from runtime import pipeline"),
@@ -237,7 +259,7 @@ def test_the_block_stops_an_import(library: str) -> None:
 
 @pytest.mark.parametrize("name", ["Client", "GenerateRequest", "RequestError"])
 def test_public_name_loads_neither_torch_nor_an_engine_library(name: str) -> None:
-    libraries = (*HEAVY, "onnxruntime", "tokenizers", "soundfile")
+    libraries = (*HEAVY, "onnxruntime", "openvino", "tokenizers", "soundfile")
     done = interpreter(f"from clipfacefusion import {name}\nprint(sorted(set(sys.modules) & set({libraries!r})))")
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 

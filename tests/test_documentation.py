@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from runtime.fields import Field
+from runtime.options import OPTIONS
 from runtime.preprocess import audio, image
-from runtime.request import FIELDS, Field
+from runtime.request import FIELDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -35,7 +38,23 @@ def markdown_table() -> str:
     return "\n".join(lines)
 
 
+def options_table() -> str:
+    """The keys of the field `options`, likewise."""
+    lines = ["| key | type | allowed | default | what |", "|---|---|---|---|---|"]
+    for option in OPTIONS:
+        default = "" if option.default is None else json.dumps(option.default)
+        lines.append(f"| `{option.name}` | {_json_type(option)} | {_allowed(option)} | {default} | {option.help} |")
+    return "\n".join(lines)
+
+
+def _json_type(option: Field) -> str:
+    kind = {"BYTES": "string", "BOOL": "boolean", "FP32": "number"}.get(option.dtype, "integer")
+    return kind if option.width == 1 else f"array of {option.width} {kind}s"
+
+
 def _allowed(field: Field) -> str:
+    if field.dtype == "BOOL":
+        return "true, false"
     if field.choices:
         return ", ".join(field.choices)
     if field.is_file:
@@ -153,6 +172,11 @@ def test_link_into_a_page_names_a_heading_of_it(page: Path) -> None:
 def test_request_page_holds_the_request_table() -> None:
     page = (ROOT / "docs" / "request.md").read_text(encoding="utf-8")
     assert markdown_table() in page, f"put this table into docs/request.md:\n\n{markdown_table()}"
+
+
+def test_request_page_holds_the_table_of_options() -> None:
+    page = (ROOT / "docs" / "request.md").read_text(encoding="utf-8")
+    assert options_table() in page, f"put this table into docs/request.md:\n\n{options_table()}"
 
 
 def test_request_page_states_the_limits_of_photo_and_voice() -> None:

@@ -1,6 +1,6 @@
 """Holds generated pictures against everything they were made from: eq. 30's five terms, row by row, and a figure for each.
 
-It runs the frozen judges (CLIP's picture side, the estimators, VGG-16) on pictures and looks up what they should agree with;
+It runs the frozen guides (CLIP's picture side, the estimators, VGG-16) on pictures and looks up what they should agree with;
 the arithmetic is `training.losses`. A term of weight 0 is not computed. Letters: b rows, D features, S picture size.
 """
 
@@ -59,15 +59,15 @@ class Wanted:
 
 
 class Consistency:
-    """The judges of one model, frozen and in eval mode: making this object freezes them.
+    """The guides of one model, frozen and in eval mode: making this object freezes them.
 
     With `vgg_weights` (see `training.vgg`) eq. 27 compares VGG-16's maps, without it the identity network's.
     """
 
     def __init__(self, model: ClipFaceFusion, config: LossConfig, vgg_weights: Path | None = None) -> None:
         self.model, self.config = model, config
-        judges = (model.image_encoder, model.age_estimator, model.emotion_estimator, model.identity_encoder)
-        for network in (*judges, model.autoencoder):
+        guides = (model.image_encoder, model.age_estimator, model.emotion_estimator, model.identity_encoder)
+        for network in (*guides, model.autoencoder):
             if network is not None:
                 network.requires_grad_(False).eval()
         self.perceptual: vgg.VGG16 | IdentityEncoder = model.identity_encoder
@@ -125,7 +125,7 @@ class Consistency:
             label=torch.from_numpy(cache.emotion[target]).to(device),
         )
 
-    def judge(self, picture: Tensor, wanted: Wanted) -> tuple[dict[str, Rows], dict[str, Rows]]:
+    def compare(self, picture: Tensor, wanted: Wanted) -> tuple[dict[str, Rows], dict[str, Rows]]:
         """Of pictures (b, 3, S, S) in [-1, 1] the terms `names`, and by the same names the figures of TERMS, without gradient.
 
         Figures: cosines, for `age` the error in years, for `emotion` 1 where the label is right.

@@ -165,7 +165,7 @@ def fine_tuned(base: Path, cache: DataCache, out: Path, term: str, settings: Set
 def measured(model: ClipFaceFusion, cache: DataCache, path: Path, settings: Settings) -> dict[str, list[float | None]]:
     """Every figure for one picture of each held-out person, made with everything told; None where a picture has none."""
     examples = Examples(model, cache, features.build(path, model, cache))
-    judges = Consistency(model, LossConfig())
+    guides = Consistency(model, LossConfig())
     found: dict[str, list[float | None]] = {figure: [] for figure in FIGURES.values()}
     targets = np.flatnonzero(np.diff(cache.person, prepend=-1))
     for start in range(0, len(targets), BATCH):
@@ -182,7 +182,7 @@ def measured(model: ClipFaceFusion, cache: DataCache, path: Path, settings: Sett
             guidance_scale=model.config.guidance_scale,
         )
         everyone = np.arange(len(rows))
-        _, figures = judges.judge(picture, judges.wanted(examples, batch, (tokens, present), everyone, rng))
+        _, figures = guides.compare(picture, guides.wanted(examples, batch, (tokens, present), everyone, rng))
         for term, (values, mask) in figures.items():
             rows_of = zip(values.tolist(), mask.tolist(), strict=True)
             found[TERMS[term]] += [value if is_there else None for value, is_there in rows_of]

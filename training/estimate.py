@@ -193,9 +193,10 @@ def _work(model: ClipFaceFusion, config: TrainConfig, vgg: VGG16 | None, estimat
         "consistency": Work(painter, judged, aligned),
     }
     if model.autoencoder is not None:
-        network = model.autoencoder.network
+        autoencoder = model.autoencoder
         work["autoencoder"] = Work(
-            (network,), lambda n: network.decode(network.encode(pictures(n, min(CROP, size))).latents).sample
+            (autoencoder.network,),
+            lambda n: autoencoder.network.decode(autoencoder.latents(pictures(n, min(CROP, size)))).sample,
         )
     return work
 

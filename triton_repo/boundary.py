@@ -16,23 +16,48 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from runtime.errors import ClipFaceFusionError
+from runtime.errors import ClipFaceFusionError, RequestError
+from runtime.wire import DEADLINE_TEXT, INNER
 
 # Names of `pb_utils.TritonError` codes, which exist only once a model is loaded. Every other status becomes INTERNAL.
-_TRITON_CODE = {"INVALID_ARGUMENT": "INVALID_ARG", "UNAVAILABLE": "UNAVAILABLE", "CANCELLED": "CANCELLED"}
+_TRITON_CODE = {
+    "INVALID_ARGUMENT": "INVALID_ARG",
+    "UNAVAILABLE": "UNAVAILABLE",
+    "CANCELLED": "CANCELLED",
+    "DEADLINE_EXCEEDED": "CANCELLED",  # Triton has no such status; the text says it
+}
+
+
+def parameters_of(arguments: Mapping[str, str]) -> dict[str, str]:
+    """The parameters of the model's configuration, from `initialize`'s arguments."""
+    entries = json.loads(arguments["model_config"])["parameters"]
+    return {name: entry["string_value"] for name, entry in entries.items()}
+
+
+def parameters_of_request(request: Any) -> dict[str, Any]:
+    """What came with a request beside its tensors."""
+    return json.loads(request.parameters() or "{}")
 
 
 def arrays_of(request: Any) -> dict[str, np.ndarray]:
-    """Copies of the inputs that are given: Triton takes the originals' memory back when `execute` returns."""
-    return {tensor.name(): tensor.as_numpy()[0].copy() for tensor in request.inputs()}
+    """Copies of the inputs that are given: Triton takes the originals' memory back when `execute` returns.
+
+    Raises RequestError for an input without rows, which Triton lets pass to a decoupled model.
+    """
+    arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+    for name, array in arrays.items():
+        if array.ndim < 2 or len(array) != 1:
+            raise RequestError(name, f"got shape {list(array.shape)}, expected [1, …]")
+    return {name: array[0].copy() for name, array in arrays.items()}
 
 
-def answered(request: Any, function: Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]) -> Any:
-    """The response with the arrays that `function` makes from the request's, or with the status of what it raises."""
+def answered(request: Any, function: Callable[[], Mapping[str, np.ndarray]]) -> Any:
+    """The response to a request with the arrays that `function` makes, or with the status of what it raises."""
     try:
-        return response(function(arrays_of(request)))
+        return response(function())
     except Exception as error:
-        return refusal(*status_of(error, request.request_id()))
+        refuse = coded_refusal if INNER in parameters_of_request(request) else refusal
+        return refuse(*status_of(error, request.request_id()))
 
 
 def response(arrays: Mapping[str, np.ndarray]) -> Any:
@@ -43,6 +68,8 @@ def response(arrays: Mapping[str, np.ndarray]) -> Any:
 def refusal(code: str, message: str) -> Any:
     """A response with a status, named as in gRPC, instead of arrays."""
     triton_code = getattr(pb_utils.TritonError, _TRITON_CODE.get(code, "INTERNAL"))
+    if code == "DEADLINE_EXCEEDED":
+        message = DEADLINE_TEXT + message
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, triton_code))
 
 
@@ -56,13 +83,19 @@ def status_of(error: Exception, request_id: str) -> tuple[str, str]:
     return "INTERNAL", f"generation failed, id={shown_id}"
 
 
+def coded(code: str, message: str) -> str:
+    """A text that begins with its status: all that is left of one in a call from model to model, and on a stream."""
+    return f"[{code}] {message}"
+
+
 def coded_refusal(code: str, message: str) -> Any:
-    """A refusal that says its status in the text as well: a call from model to model keeps only the text."""
-    return refusal(code, f"[{code}] {message}")
+    """A refusal whose text says its status as well."""
+    triton_code = getattr(pb_utils.TritonError, _TRITON_CODE.get(code, "INTERNAL"))
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(coded(code, message), triton_code))
 
 
 def decoded_status(text: str) -> tuple[str, str]:
-    """The status name and text of a `coded_refusal`. RuntimeError for any other text: Triton itself wrote that one."""
+    """The status name and text of `coded`. RuntimeError for any other text: Triton itself wrote that one."""
     match = re.fullmatch(r"\[([A-Z_]+)\] (.*)", text, flags=re.DOTALL)
     if match is None:
         raise RuntimeError(text)

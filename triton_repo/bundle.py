@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from runtime.bundle import Bundle
 from runtime.errors import BundleError
 from runtime.wire import ENGINES
+from triton_repo.boundary import parameters_of
 from triton_repo.called import open_called
 
 
@@ -19,8 +19,7 @@ def open_bundle(arguments: Mapping[str, str]) -> Bundle:
 
     Its engines run in this process, unless the model's parameters say that they are Triton models.
     """
-    entries = json.loads(arguments["model_config"])["parameters"]
-    parameters = {name: entry["string_value"] for name, entry in entries.items()}
+    parameters = parameters_of(arguments)
     bundle = Bundle.open(Path(parameters["bundle"]))
     if bundle.hash != parameters["bundle_sha256"]:
         raise BundleError("the bundle changed after its model repository was built; build it again")

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from runtime.errors import BundleError
+from runtime.manifest import REMEDY
+
 EXTERNAL_DATA, DATA_LOCATION = 13, 14  # of TensorProto
 # message -> field number -> message
 FIELDS: Mapping[str, Mapping[int, str]] = {
@@ -35,6 +38,18 @@ def has_external_data(model: bytes) -> bool:
             if child is not None and isinstance(value, memoryview):
                 waiting.append((child, value))
     return False
+
+
+def check_self_contained(engine: str, model: bytes) -> None:
+    """BundleError for a network that refers to other files: nothing outside the bundle is read, whatever a library would do."""
+    try:
+        external = has_external_data(model)
+    except ValueError as error:
+        raise BundleError(f"{engine}: not an ONNX file ({error}); {REMEDY}") from None
+    if external:
+        raise BundleError(
+            f"{engine}: the network keeps weights in another file, and bundles hold whole networks; {REMEDY}"
+        )
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:

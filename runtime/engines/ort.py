@@ -1,23 +1,29 @@
-"""Runs an engine with ONNX Runtime on the CPU. The only file that knows that library.
+"""Runs an engine with ONNX Runtime, on the CPU or through CUDA. The only file that knows that library.
 
 A session is checked against its spec when it is opened, so a wrong file is refused before the first request.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from runtime.engines.onnx_wire import has_external_data
-from runtime.errors import BundleError, EngineError
+from runtime.engines.backends import CUDA_OPTIONS
+from runtime.engines.cores import usable_cores
+from runtime.engines.onnx_wire import check_self_contained
+from runtime.errors import BundleError, EngineError, first_line
 from runtime.manifest import REMEDY
 from runtime.spec import EngineSpec, TensorSpec
 
-PROVIDER = "CPUExecutionProvider"
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# The search for convolution algorithms would time them at every start, so that a restart could change an image.
+PROVIDER_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    CPU: {},
+    CUDA: {**CUDA_OPTIONS, "cudnn_conv_algo_search": "DEFAULT"},
+}
 ORT_TYPE = {"float32": "tensor(float)", "int64": "tensor(int64)"}
 LOG_ERRORS_ONLY = 3  # warnings are about graph optimisation; failures arrive as exceptions
 
@@ -28,30 +34,32 @@ class OrtEngine:
     model    an ONNX file with its weights inside, or its bytes. The library always gets bytes: what was hashed is what is loaded,
              and a graph cannot reach for other files
     threads  within one operator; default every core this process may use
+    provider the library's name of what is to compute. The library would take another one in silence; here that is an error
 
     FP16-stored weights are cast to FP32 once, here, by the library's constant folding.
 
     Raises BundleError if the network is not the one that `spec` describes, EngineError if the provider is missing.
     """
 
-    def __init__(self, model: Path | bytes, spec: EngineSpec, threads: int | None = None) -> None:
+    def __init__(self, model: Path | bytes, spec: EngineSpec, threads: int | None = None, provider: str = CPU) -> None:
         self.spec = spec
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or _usable_cores()
+        options.intra_op_num_threads = threads or usable_cores()
         options.log_severity_level = LOG_ERRORS_ONLY
         if isinstance(model, Path):
             model = model.read_bytes()
-        _check_self_contained(spec.name, model)
+        check_self_contained(spec.name, model)
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
+            chosen = [(provider, dict(PROVIDER_OPTIONS[provider]))]
+            self._session = onnxruntime.InferenceSession(model, options, providers=chosen)
         except Exception as error:  # the library's own exception classes have no public base
             raise BundleError(
-                f"{spec.name}: onnxruntime cannot load the network: {_first_line(error)}; {REMEDY}"
+                f"{spec.name}: onnxruntime cannot load the network: {first_line(error)}; {REMEDY}"
             ) from error
         self.provider = self._session.get_providers()[0]
-        if self.provider != PROVIDER:
+        if self.provider != provider:
             raise EngineError(
-                f"{spec.name}: onnxruntime chose {self.provider} instead of {PROVIDER}; reinstall onnxruntime"
+                f"{spec.name}: onnxruntime chose {self.provider} instead of {provider}; is its GPU build installed, and a driver?"
             )
         _check_tensors(spec.name, "input", spec.inputs, self._session.get_inputs())
         _check_tensors(spec.name, "output", spec.outputs, self._session.get_outputs())
@@ -62,7 +70,7 @@ class OrtEngine:
         try:
             arrays = self._session.run(self._output_names, dict(inputs))
         except Exception as error:
-            raise EngineError(f"{self.spec.name}: onnxruntime failed: {_first_line(error)}") from error
+            raise EngineError(f"{self.spec.name}: onnxruntime failed: {first_line(error)}") from error
         outputs = {name: np.ascontiguousarray(a) for name, a in zip(self._output_names, arrays, strict=True)}
         self.spec.check_outputs(outputs, sizes)
         return outputs
@@ -72,16 +80,9 @@ class OrtEngine:
         del self._session
 
 
-def _check_self_contained(engine: str, model: bytes) -> None:
-    """BundleError for a file that refers to others: nothing outside the bundle is read, whatever the library would do."""
-    try:
-        external = has_external_data(model)
-    except ValueError as error:
-        raise BundleError(f"{engine}: not an ONNX file ({error}); {REMEDY}") from None
-    if external:
-        raise BundleError(
-            f"{engine}: the network keeps weights in another file, and bundles hold whole networks; {REMEDY}"
-        )
+def providers() -> list[str]:
+    """What this build of the library can compute with; whether the machine has it is another question."""
+    return onnxruntime.get_available_providers()
 
 
 def _check_tensors(engine: str, kind: str, expected: tuple[TensorSpec, ...], found: list) -> None:
@@ -100,13 +101,3 @@ def _check_tensors(engine: str, kind: str, expected: tuple[TensorSpec, ...], fou
                 f"{engine}: {kind} '{tensor.name}' is {node.type} {node.shape}, "
                 f"expected {ORT_TYPE[tensor.dtype]} {list(tensor.shape)}; {REMEDY}"
             )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux; it knows containers' and taskset's limits
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -22,6 +22,8 @@ USED_DURATION_S = MAX_AUDIO_SAMPLES // SAMPLING_RATE_HZ
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
 MAX_CHANNELS = 8
 SUBTYPES = ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+SMALLEST_STEP = 2.0**-15
+UNKNOWN_FRAMES = 2**62  # a FLAC that was written as a stream; libsndfile says 2**63 - 1
 VARIANCE_FLOOR = 1e-7  # transformers' Wav2Vec2FeatureExtractor
 
 
@@ -46,6 +48,11 @@ def decode_audio(data: bytes) -> np.ndarray:
     if not np.isfinite(mono).all():
         raise RequestError("audio", "holds samples that are NaN, infinite or too large; expected -1..1")
     return mono
+
+
+def is_silent(samples: np.ndarray) -> bool:
+    """Whether no sample of a voice (T,) float32 reaches the smallest step of a 16-bit file."""
+    return bool(np.abs(samples).max() < SMALLEST_STEP)
 
 
 def normalise(samples: np.ndarray) -> np.ndarray:
@@ -78,6 +85,10 @@ def _check_header(file: soundfile.SoundFile) -> None:
         raise RequestError("audio", f"got {file.samplerate} Hz, allowed {MIN_RATE_HZ}..{MAX_RATE_HZ} Hz")
     if file.channels > MAX_CHANNELS:
         raise RequestError("audio", f"got {file.channels} channels, allowed 1..{MAX_CHANNELS}")
+    if file.frames >= UNKNOWN_FRAMES:
+        raise RequestError(
+            "audio", f"does not say how long it is, allowed {MIN_DURATION_S:g}..{MAX_DURATION_S} s; save it as a file"
+        )
     duration_s = file.frames / file.samplerate
     if not MIN_DURATION_S <= duration_s <= MAX_DURATION_S:
         raise RequestError("audio", f"lasts {duration_s:.3g} s, allowed {MIN_DURATION_S:g}..{MAX_DURATION_S} s")

@@ -8,6 +8,7 @@ Nothing here finds or aligns faces; the middle square of the photo is used. Layo
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,8 +16,9 @@ from PIL import Image, ImageOps
 from runtime.errors import RequestError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-MIN_SIDE, MAX_SIDE = 16, 4096
+MAX_SIDE = 4096
 MAX_PIXELS = 16_000_000  # decoded RGBA of this size takes 64 MB
+MIN_SIDE = 64  # of a face less is a guess. A model that draws smaller pictures takes them back, see `check_photo_size`
 
 # CLIP's own statistics (Radford et al. 2021); training normalises with them too.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -28,24 +30,33 @@ def decode_image(data: bytes) -> np.ndarray:
 
     Of an animation the first frame. Palettes are resolved, transparency is laid over white, CMYK is converted by the usual
     formula, 16-bit grey keeps its upper 8 bits; colour profiles are ignored, as CLIP's and ArcFace's own preprocessing does.
-    Raises RequestError naming `reference` for any other file, a damaged one, or a size out of range.
+    Bytes after the picture are not read: phones append videos to their photos. Raises RequestError naming `reference` for any
+    other file, a damaged one, or a size out of range.
     """
-    try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise RequestError("reference", f"too many pixels; {_allowed_sizes()}") from None
-    except Exception as error:  # damaged headers raise errors of every kind
-        raise _undecodable() from error
-    with picture:
-        width, height = picture.size
-        sides_fit = min(picture.size) >= MIN_SIDE and max(picture.size) <= MAX_SIDE
-        if not sides_fit or width * height > MAX_PIXELS:
-            raise RequestError("reference", f"got {width}x{height} px, {_allowed_sizes()}")
-        try:
-            picture.load()
-            return np.asarray(opaque_rgb(ImageOps.exif_transpose(picture)))
-        except Exception as error:
-            raise _undecodable() from error
+    return _decoded("reference", data, FORMATS, lambda picture: opaque_rgb(ImageOps.exif_transpose(picture)))
+
+
+def check_photo_size(photo: np.ndarray, image_size: int) -> None:
+    """Refuse a photo (H, W, 3) too small for a model that draws pictures of `image_size`. Raises RequestError."""
+    height, width = photo.shape[:2]
+    least = min(MIN_SIDE, image_size)
+    if min(height, width) < least:
+        raise RequestError("reference", f"got {width}x{height} px, allowed {least}..{MAX_SIDE} px per side")
+
+
+def decode_mask(data: bytes) -> np.ndarray:
+    """The mask in a PNG file, (H, W) uint8; 255 = may change. Of any size that a photo may have, see `check_mask_size`.
+
+    Colours count by their brightness, transparency as black. Raises RequestError naming `mask`.
+    """
+    return _decoded("mask", data, ("PNG",), _brightness)
+
+
+def check_mask_size(mask: np.ndarray, photo: np.ndarray) -> None:
+    """Refuse a mask (H, W) that is not of the size of its photo (H, W, 3), turned upright. Raises RequestError."""
+    if mask.shape != photo.shape[:2]:
+        got, allowed = (f"{each.shape[1]}x{each.shape[0]} px" for each in (mask, photo))
+        raise RequestError("mask", f"got {got}, allowed {allowed} as the photo has")
 
 
 def clip_pixels(image: np.ndarray, size: int) -> np.ndarray:
@@ -62,8 +73,7 @@ def clip_pixels(image: np.ndarray, size: int) -> np.ndarray:
 
 def opaque_rgb(picture: Image.Image) -> Image.Image:
     """Any Pillow mode to RGB, as `decode_image` promises; training reads its pictures by the same rule."""
-    if picture.mode.startswith("I;16"):  # Pillow's own conversion would clip at 255
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    picture = _eight_bit(picture)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
@@ -79,6 +89,13 @@ def middle_square(image: np.ndarray, size: int) -> np.ndarray:
 def model_pixels(image: np.ndarray, size: int) -> np.ndarray:
     """The middle square at the model's size, (1, 3, size, size) float32 in [-1, 1]."""
     return _batch_of_one(middle_square(image, size).astype(np.float32) / 127.5 - 1)
+
+
+def mask_pixels(mask: np.ndarray, size: int) -> np.ndarray:
+    """The middle square of a mask at the model's size, (1, 1, size, size) float32 in 0..1."""
+    side = min(mask.shape)
+    levels = np.asarray(Image.fromarray(_centre_crop(mask, side, side)).resize((size, size), Image.Resampling.BOX))
+    return levels.astype(np.float32)[None, None] / 255
 
 
 def identity_pixels(image: np.ndarray, size: int) -> np.ndarray:
@@ -100,9 +117,34 @@ def _batch_of_one(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels.astype(np.float32).transpose(2, 0, 1)[None])
 
 
-def _undecodable() -> RequestError:
-    return RequestError("reference", "cannot decode as JPEG, PNG or WebP; is the file complete?")
+def _brightness(picture: Image.Image) -> Image.Image:
+    picture = _eight_bit(picture).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture).convert("L")
 
 
-def _allowed_sizes() -> str:
-    return f"allowed {MIN_SIDE}..{MAX_SIDE} px per side and {MAX_PIXELS} px in all"
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """16-bit grey to its upper 8 bits; Pillow's own conversion would clip at 255."""
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    return picture
+
+
+def _decoded(
+    field: str, data: bytes, formats: tuple[str, ...], converted: Callable[[Image.Image], Image.Image]
+) -> np.ndarray:
+    """The converted pixels of the picture in a file of one of `formats`; its size is checked before a pixel is decoded."""
+    kinds = " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1]))).replace("WEBP", "WebP")
+    undecodable = RequestError(field, f"cannot decode as {kinds}; is the file complete?")
+    too_large = f"allowed at most {MAX_SIDE} px per side and {MAX_PIXELS} px in all"
+    try:
+        with Image.open(io.BytesIO(data), formats=formats) as picture:
+            if max(picture.size) > MAX_SIDE or picture.width * picture.height > MAX_PIXELS:
+                raise RequestError(field, f"got {picture.width}x{picture.height} px, {too_large}")
+            picture.load()
+            return np.asarray(converted(picture))
+    except (RequestError, MemoryError):
+        raise
+    except Image.DecompressionBombError:
+        raise RequestError(field, f"got over {2 * Image.MAX_IMAGE_PIXELS} px, {too_large}") from None
+    except Exception as error:  # damaged files raise errors of every kind
+        raise undecodable from error

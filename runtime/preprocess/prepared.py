@@ -15,7 +15,9 @@ import numpy as np
 
 from runtime.spec import SOURCES
 
-TEXT_SOURCES = SOURCES[:3]  # the rows of `input_ids`: the text, its age phrase, its emotion phrase
+TEXT_SOURCES = SOURCES[:3]  # the first rows of `input_ids`: the text, its age phrase, its emotion phrase
+SOURCE_TEXT = "source_text"  # the last one: words that describe the photo of an edit as it is
+TEXT_ROWS = (*TEXT_SOURCES, SOURCE_TEXT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,18 +25,17 @@ class Prepared:
     """One prepared request.
 
     present              (1, 9) float32, in SOURCES order: 1 = given
-    input_ids            (3, L) int64, rows in TEXT_SOURCES order; an absent phrase's row is zeros
-    attention_mask       (3, L) int64
+    input_ids            (4, L) int64, rows in TEXT_ROWS order; an absent text's row is zeros
+    attention_mask       (4, L) int64
     input_values         (1, T) float32, 16 kHz, zero mean and unit variance
     pixel_values         (1, 3, S, S) float32, CLIP's normalisation
     face                 (1, 3, 112, 112) float32, ArcFace's normalisation
-    image                (1, 3, H, W) float32 in [-1, 1], the reference as the estimators want it
+    image                (1, 3, H, W) float32 in [-1, 1], the reference as the estimators want it, and as an edit starts from it
+    mask                 (1, 1, H, W) float32 in 0..1, where an edit may change it: 1 = may
     age                  (1, 1) float32, years
     emotion              (1, 8) float32, one-hot times intensity
     valence_arousal      (1, 2) float32 in [-1, 1]
-    seed                 (1,) int64, drawn if the request had none
-    num_inference_steps  (1,) int32
-    guidance_scale       (1,) float32, the bundle's if the request had none
+    settings             (1,) object, UTF-8 JSON of `SampleSettings`: seed drawn, guidance_scale the bundle's, if the request had none
     notes                (1,) object, UTF-8 JSON: what the report will say about the request, see `report`
     """
 
@@ -45,12 +46,11 @@ class Prepared:
     pixel_values: np.ndarray
     face: np.ndarray
     image: np.ndarray
+    mask: np.ndarray
     age: np.ndarray
     emotion: np.ndarray
     valence_arousal: np.ndarray
-    seed: np.ndarray
-    num_inference_steps: np.ndarray
-    guidance_scale: np.ndarray
+    settings: np.ndarray
     notes: np.ndarray
 
     @property

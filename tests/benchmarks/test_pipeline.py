@@ -8,18 +8,37 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import front
 from benchmarks.__main__ import main
 from benchmarks.contenders import Contender
-from benchmarks.pipeline import OURS, Parity, compare, per_step
+from benchmarks.pipeline import (
+    ONNX_LOOP,
+    OURS,
+    TORCH,
+    TORCH_BF16,
+    TORCH_COMPILE,
+    Parity,
+    compare,
+    engines,
+    make,
+    per_step,
+)
+from benchmarks.samplers import Mode
 from benchmarks.timing import Meter, Summary
+from runtime.engines.backends import BACKENDS, resolve
 from runtime.errors import ClipFaceFusionError
 
 LATENTS = np.ones((4, 2, 2), np.float32)
 PICTURE = np.full((8, 8, 3), 100, np.uint8)
 
 
-def contender(latents: np.ndarray, picture: np.ndarray) -> Contender:
-    return Contender(lambda: (latents, picture), Meter(lambda: None), Meter(lambda: None))
+def contender(made: tuple[np.ndarray, np.ndarray] | Exception) -> Contender:
+    def made_or_raised() -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    return Contender(made_or_raised, Meter(lambda: None), Meter(lambda: None))
 
 
 def summary(ms: float) -> Summary:
@@ -37,7 +56,25 @@ def test_parity_is_the_largest_level_and_the_relative_norm():
 )
 def test_another_picture_is_not_timed(latents, picture):
     with pytest.raises(ClipFaceFusionError, match="'peer' makes another picture"):
-        compare({OURS: contender(LATENTS, PICTURE), "peer": contender(latents, picture)})
+        compare({OURS: (LATENTS, PICTURE), "peer": (latents, picture)}, (LATENTS, PICTURE))
+
+
+def test_only_a_compiler_that_is_missing_may_keep_a_contender_away():
+    ours = contender((LATENTS, PICTURE))
+    made, running, missing = make({OURS: ours, TORCH_COMPILE: contender(RuntimeError("no C++ compiler"))})
+    assert made.keys() == running.keys() == {OURS}
+    assert missing == {TORCH_COMPILE: "RuntimeError: no C++ compiler"}
+    with pytest.raises(RuntimeError):
+        make({OURS: ours, TORCH: contender(RuntimeError("anything"))})
+
+
+def test_the_engine_that_auto_means_is_what_all_are_held_against():
+    exact, reduced = engines([])
+    assert exact[0] == resolve("auto") and all(BACKENDS[name].is_exact for name in exact)
+    assert not any(BACKENDS[name].is_exact for name in reduced)
+    assert exact[0] not in engines([exact[0]])[0] if len(exact) > 1 else True
+    with pytest.raises(ClipFaceFusionError, match="no exact engine is left"):
+        engines(exact)
 
 
 def test_a_step_is_what_remains_without_decoding_and_outside_what_remains_without_the_unet():
@@ -52,16 +89,26 @@ def test_a_step_is_what_remains_without_decoding_and_outside_what_remains_withou
 
 
 def test_a_whole_run_ends_with_a_document_that_says_parity_and_settings(
-    micro_bundle: Path, micro_checkpoint: Path, capsys
+    micro_bundle: Path, micro_checkpoint: Path, tmp_path: Path, capsys, monkeypatch
 ):
-    flags = ["--checkpoint", str(micro_checkpoint), "--steps", "3", "--repeats", "1", "--threads", "1"]
-    assert main(["pipeline", str(micro_bundle), *flags]) == 0
+    monkeypatch.setattr(front, "MODES", (Mode("unipc", 2),))
+    flags = ["--checkpoint", str(micro_checkpoint), "--steps", "3", "--repeats", "1", "--threads", "1", "--seeds", "1"]
+    outputs = ["--markdown", str(tmp_path / "p.md"), "--plot", str(tmp_path / "p.png")]
+    assert main(["pipeline", str(micro_bundle), *flags, *outputs, "--without", TORCH_COMPILE]) == 0
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert document["num_inference_steps"] == 3
     assert document["threads"] == 1
+    exact, reduced = engines([])
+    own = {f"{OURS}, {name}" for name in exact}
+    assert document["parity"].keys() == {*own, TORCH, ONNX_LOOP}
     assert all(reached["levels"] <= 1 for reached in document["parity"].values())
-    assert document["sampling_medians_ms"].keys() == document["sampling_ms"].keys() == {OURS, *document["parity"]}
+    assert document["reduced_psnr_db"].keys() == {TORCH_BF16, *(f"{OURS}, {name}" for name in reduced)}
+    everybody = {*document["parity"], *document["reduced_psnr_db"]}
+    assert document["sampling_medians_ms"].keys() == document["sampling_ms"].keys() == everybody
     assert "everything" in document["conditioning_ms"]
+    assert document["front"][0]["times_faster"] == 1 and document["front"][0]["id_sim"] == 1
+    assert f"| {OURS}, {exact[0]} |" in (tmp_path / "p.md").read_text()
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_another_checkpoint_than_the_bundles_is_refused(micro_bundle: Path, tmp_path: Path, capsys):

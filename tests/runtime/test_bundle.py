@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from runtime.bundle import Bundle
-from runtime.errors import BundleError, ClipFaceFusionError
+from runtime.errors import BundleError, ClipFaceFusionError, EngineError
 from runtime.manifest import CONSTANTS, MANIFEST_FILE, Manifest, onnx_file, sha256_of
 from runtime.spec import engine_specs
 from tests.fakes import MODEL, fake_bundle, write_bundle
@@ -108,3 +110,33 @@ def test_the_exported_bundle_opens_and_each_engine_answers_its_reference_inputs(
         for name, spec in bundle.specs.items():
             outputs = bundle.engine(name)({t.name: tensors[f"{name}.input.{t.name}"] for t in spec.inputs})
             assert list(outputs) == [tensor.name for tensor in spec.outputs]
+
+
+def test_an_engine_that_threads_share_is_run_by_one_at_a_time(tmp_path):
+    """An engine has buffers of its own: two threads inside it would read each other's inputs."""
+    bundle = fake_bundle(tmp_path / "bundle")
+    inside, together = threading.Semaphore(1), []
+
+    def engine(inputs):
+        together.append(not inside.acquire(blocking=False))
+        time.sleep(0.005)
+        inside.release()
+        return {"age": inputs["image"][:, :1, 0, 0]}
+
+    bundle._engines["onnx", "age_estimator"] = engine
+    threads = [
+        threading.Thread(target=bundle.run, args=("age_estimator", {"image": np.zeros((1, 3, 16, 16), np.float32)}))
+        for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert together == [False] * 6
+
+
+def test_what_is_not_finite_never_leaves_a_shared_engine(tmp_path):
+    bundle = fake_bundle(tmp_path / "bundle")
+    bundle._engines["onnx", "age_estimator"] = lambda inputs: {"age": np.full((1, 1), np.inf, np.float32)}
+    with pytest.raises(EngineError, match="age_estimator: output 'age' is not finite"):
+        bundle.run("age_estimator", {"image": np.zeros((1, 3, 16, 16), np.float32)})

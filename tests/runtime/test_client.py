@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import deque
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from runtime.access import Access
 from runtime.client import Client
-from runtime.errors import (
-    ClipFaceFusionError,
-    DeadlineExceededError,
-    EngineError,
-    RequestCancelledError,
-    RequestError,
-    UnavailableError,
-)
+from runtime.errors import DeadlineExceededError, EngineError, QueueFullError, RequestError, UnavailableError
 from runtime.request import GenerateRequest
+from runtime.retry import Retry
 
 IMAGE = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
 REQUEST = GenerateRequest(text="a face", age=30)
@@ -34,118 +31,166 @@ class Answer:
 
 
 class FakeTransport:
-    """Answers every call with `outcome`, or raises it; remembers what it was asked."""
+    """Answers each call with the next of `outcomes`, or raises it, the last one for ever; remembers what it was asked."""
 
-    def __init__(self, outcome: Answer | Exception | bool) -> None:
-        self.outcome = outcome
-        self.inputs: dict[str, tuple[str, list[int]]] = {}
-        self.options: dict = {}
+    def __init__(self, *outcomes: Answer | Exception) -> None:
+        self.outcomes = deque(outcomes)
+        self.calls: list[dict] = []
         self.is_closed = False
 
     def infer(self, model_name, inputs, **options):
-        self.model_name, self.options = model_name, options
-        self.inputs = {each.name(): (each.datatype(), each.shape()) for each in inputs}
-        return self._answer()
-
-    def is_model_ready(self, model_name, **options):
-        return self._answer()
+        sent = {each.name(): (each.datatype(), each.shape()) for each in inputs}
+        raw = {each.name(): each._get_content() for each in inputs}
+        self.calls.append({"model": model_name, "inputs": sent, "raw": raw, **options})
+        outcome = self.outcomes[0] if len(self.outcomes) == 1 else self.outcomes.popleft()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def close(self):
         self.is_closed = True
 
-    def _answer(self):
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return self.outcome
+
+def client(transport: FakeTransport, **options) -> Client:
+    return Client("host:1", connect=lambda url, access: transport, **options)
 
 
-def refused(code: str, message: str) -> FakeTransport:
-    return FakeTransport(InferenceServerException(message, status=f"StatusCode.{code}"))
+def refusal(code: str, message: str) -> InferenceServerException:
+    return InferenceServerException(message, status=f"StatusCode.{code}")
 
 
 def answering() -> FakeTransport:
-    return FakeTransport(Answer(image=IMAGE, report=np.array([[json.dumps({"seed": 7}).encode()]], dtype=object)))
+    return FakeTransport(answer())
+
+
+def answer() -> Answer:
+    return Answer(image=IMAGE, report=np.array([[json.dumps({"seed": 7}).encode()]], dtype=object))
+
+
+SOON = Retry(tries=4, first_wait_s=0.001, longest_wait_s=0.002)
+FULL = refusal("UNAVAILABLE", "in ensemble 'clipfacefusion', queue full: 64 waiting, retry after 0.01 s")
+DOWN = refusal("UNAVAILABLE", "failed to connect to all addresses")
 
 
 def test_a_result_has_the_image_without_batch_and_the_report_as_a_dict():
-    with Client("host:1", transport=answering()) as client:
-        result = client(REQUEST)
+    with client(answering()) as opened:
+        result = opened(REQUEST, request_id="mine")
     np.testing.assert_array_equal(result.image, IMAGE[0])
-    assert result.report == {"seed": 7}
+    assert result.report == {"seed": 7, "seed_was_random": True, "request_id": "mine", "tries": 1}
 
 
 def test_only_given_fields_are_sent_each_with_its_type_and_a_batch_of_one():
     transport = answering()
-    Client("host:1", transport=transport)(REQUEST)
-    assert transport.inputs == {
+    client(transport)(replace(REQUEST, seed=3))
+    (call,) = transport.calls
+    assert call["model"] == "clipfacefusion"
+    assert call["inputs"] == {
         "text": ("BYTES", [1, 1]),
         "age": ("FP32", [1, 1]),
+        "seed": ("INT64", [1, 1]),
         "num_inference_steps": ("INT32", [1, 1]),
+        "options": ("BYTES", [1, 1]),
     }
-    assert transport.model_name == "clipfacefusion"
 
 
-def test_the_time_limit_is_passed_to_every_call():
+@pytest.mark.parametrize(("asked_ms", "sent_ms"), [(None, 3500), (9000, 3500), (200, 200)])
+def test_the_server_is_told_a_deadline_no_later_than_the_call_s_own(asked_ms, sent_ms):
     transport = answering()
-    Client("host:1", timeout_s=3.5, transport=transport)(REQUEST)
-    assert transport.options["client_timeout"] == 3.5
+    client(transport, timeout_s=3.5)(replace(REQUEST, options={"deadline_ms": asked_ms}))
+    length, text = transport.calls[0]["raw"]["options"][:4], transport.calls[0]["raw"]["options"][4:]
+    assert int.from_bytes(length, "little") == len(text)
+    assert json.loads(text)["deadline_ms"] == pytest.approx(sent_ms, abs=50)
+
+
+def test_a_call_has_at_most_the_time_that_is_left():
+    transport = FakeTransport(DOWN, answer())
+    client(transport, timeout_s=3.5, retry=SOON)(REQUEST)
+    first, second = (call["client_timeout"] for call in transport.calls)
+    assert 0 < second < first <= 3.5
+
+
+@pytest.mark.parametrize("failure", [FULL, DOWN], ids=["queue full", "connection lost"])
+def test_what_is_unavailable_is_tried_again_with_the_same_seed_and_id_in_a_span_of_its_own(failure):
+    transport = FakeTransport(failure, failure, answer())
+    result = client(transport, retry=SOON)(REQUEST)
+    assert result.report["tries"] == len(transport.calls) == 3
+    assert len({call["raw"]["seed"] for call in transport.calls}) == 1
+    assert {call["request_id"] for call in transport.calls} == {result.report["request_id"]}
+    versions, traces, spans, flags = zip(
+        *(c["headers"]["traceparent"].split("-") for c in transport.calls), strict=True
+    )
+    assert set(versions) == {"00"} and set(flags) == {"01"}
+    assert len(set(traces)) == 1 and len(set(spans)) == 3
+
+
+def test_two_requests_without_a_seed_get_different_ones():
+    transport = answering()
+    for _ in range(2):
+        client(transport)(REQUEST)
+    assert transport.calls[0]["raw"]["seed"] != transport.calls[1]["raw"]["seed"]
 
 
 @pytest.mark.parametrize(
-    ("code", "message", "expected"),
-    [
-        ("UNAVAILABLE", "queue full: 64 waiting, retry", UnavailableError),
-        ("UNAVAILABLE", "failed to connect to all addresses", UnavailableError),
-        ("NOT_FOUND", "Request for unknown model: 'clipfacefusion' has no available versions", UnavailableError),
-        ("NOT_FOUND", "Request for unknown model: 'clipfacefusion' is not found", UnavailableError),
-        ("CANCELLED", "cancelled", RequestCancelledError),
-        ("DEADLINE_EXCEEDED", "Deadline Exceeded", DeadlineExceededError),
-        ("INTERNAL", "generation failed, id=7", EngineError),
-        ("UNKNOWN", "what", ClipFaceFusionError),
-    ],
+    ("code", "raised"),
+    [("INVALID_ARGUMENT", RequestError), ("INTERNAL", EngineError), ("DEADLINE_EXCEEDED", DeadlineExceededError)],
 )
-def test_a_status_becomes_the_exception_of_the_same_meaning(code, message, expected):
-    with pytest.raises(ClipFaceFusionError) as caught:
-        Client("host:1", transport=refused(code, message))(REQUEST)
-    assert type(caught.value) is expected
+def test_nothing_else_is_ever_tried_again(code, raised):
+    transport = FakeTransport(refusal(code, "age: got 130, allowed 0..120"))
+    with pytest.raises(raised):
+        client(transport, retry=SOON)(REQUEST)
+    assert len(transport.calls) == 1
 
 
-def test_a_server_that_shuts_down_is_not_reported_as_a_missing_model():
-    transport = refused("NOT_FOUND", "Request for unknown model: 'clipfacefusion' has no available versions")
-    with pytest.raises(UnavailableError, match="shutting down"):
-        Client("host:1", transport=transport)(REQUEST)
+def test_the_last_refusal_is_raised_when_the_tries_are_spent():
+    transport = FakeTransport(FULL)
+    with pytest.raises(QueueFullError, match="queue full: 64 waiting") as caught:
+        client(transport, retry=SOON)(REQUEST)
+    assert caught.value.retry_after_s == 0.01
+    assert len(transport.calls) == SOON.tries
 
 
-def test_an_invalid_argument_names_its_field_and_loses_tritons_prefixes():
-    text = "in ensemble 'clipfacefusion', [request id: <id_unknown>] age: got 130, allowed 0..120"
-    with pytest.raises(RequestError) as caught:
-        Client("host:1", transport=refused("INVALID_ARGUMENT", text))(REQUEST)
-    assert caught.value.field == "age"
-    assert str(caught.value) == "age: got 130, allowed 0..120"
+def test_the_caller_s_trace_tenant_and_id_are_sent_as_they_are():
+    transport = answering()
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    client(transport, access=Access(tenant="acme"))(REQUEST, request_id="r1", traceparent=traceparent)
+    assert transport.calls[0]["headers"] == {"traceparent": traceparent, "x-tenant": "acme"}
+    assert transport.calls[0]["request_id"] == "r1"
 
 
-def test_an_invalid_argument_of_triton_itself_is_about_the_request():
-    text = "[request id: 7] inference request batch-size must be <= 1 for 'clipfacefusion'"
-    with pytest.raises(RequestError) as caught:
-        Client("host:1", transport=refused("INVALID_ARGUMENT", text))(REQUEST)
-    assert str(caught.value) == "request: inference request batch-size must be <= 1 for 'clipfacefusion'"
+def test_a_field_for_streams_is_refused_before_anything_is_sent():
+    transport = answering()
+    with pytest.raises(RequestError, match=r"preview_every: for streams only"):
+        client(transport)(replace(REQUEST, preview_every=2))
+    assert transport.calls == []
 
 
 def test_an_answer_without_an_image_is_an_error_and_not_a_picture():
     with pytest.raises(EngineError, match="without image"):
-        Client("host:1", transport=FakeTransport(Answer()))(REQUEST)
+        client(FakeTransport(Answer()))(REQUEST)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "expected"), [(True, True), (False, False), (InferenceServerException("connection refused"), False)]
+    ("outcome", "expected"),
+    [
+        (refusal("INVALID_ARGUMENT", "text: empty; allowed 1..1000 characters"), True),
+        (refusal("UNAVAILABLE", "the server is stopping; try again later or elsewhere"), False),
+        (FULL, False),
+        (DOWN, False),
+        (refusal("INTERNAL", "generation failed, id=canary"), False),
+        (Answer(), False),
+    ],
+    ids=["refuses what is wrong", "stopping", "full", "down", "broken", "somebody else's"],
 )
-def test_ready_tells_what_the_server_says_and_false_when_nothing_answers(outcome, expected):
-    assert Client("host:1", transport=FakeTransport(outcome)).ready() is expected
+def test_a_server_is_ready_that_refuses_a_wrong_request_as_wrong(outcome, expected):
+    transport = FakeTransport(outcome)
+    assert client(transport, retry=SOON).ready() is expected
+    (call,) = transport.calls
+    assert call["request_id"] == "canary"
 
 
 def test_leaving_the_block_closes_the_connection():
     transport = answering()
-    with Client("host:1", transport=transport):
+    with client(transport):
         assert not transport.is_closed
     assert transport.is_closed
 
@@ -153,14 +198,14 @@ def test_leaving_the_block_closes_the_connection():
 @pytest.mark.parametrize("timeout_s", [0, -1])
 def test_a_time_limit_that_no_call_can_keep_is_refused(timeout_s):
     with pytest.raises(ValueError, match="timeout_s"):
-        Client("host:1", timeout_s=timeout_s, transport=answering())
+        client(answering(), timeout_s=timeout_s)
 
 
 def test_nothing_listening_is_unavailable_over_the_real_transport():
-    with Client("127.0.0.1:1", timeout_s=5) as client:
-        assert not client.ready()
+    with Client("127.0.0.1:1", timeout_s=5, retry=SOON) as opened:
+        assert not opened.ready()
         with pytest.raises(UnavailableError):
-            client(REQUEST)
+            opened(REQUEST)
 
 
 def test_the_client_loads_neither_torch_nor_an_engine_library():

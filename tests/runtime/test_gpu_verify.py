@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,20 @@ import pytest
 
 import runtime.gpu_verify
 from runtime.__main__ import main
+from runtime.engines.backends import open_engine, resolve
+from runtime.errors import BundleError
 from runtime.gpu_verify import try_plans
 from runtime.ladder import LIMITS, limits_to_dict
 from runtime.manifest import ONNX, ONNX_FP16, onnx_file, sha256_of
 from runtime.plans import TENSORRT, TENSORRT_RTX, Plan
+from runtime.verify import verify
 from tests.export import fake_tensorrt
 from tests.fakes import FakeEngine, fake_bundle
 from tests.runtime.engines.test_trt import plan
 from tests.runtime.test_verify import Referenced
 
 VERSION = fake_tensorrt.__version__
+FP16_TEXT = "fp16 compute"
 SETS = ((TENSORRT, VERSION, ("sm89",)), (TENSORRT_RTX, VERSION, ("sm75", "sm120")), (TENSORRT_RTX, "1.6.0", ("sm89",)))
 
 
@@ -39,7 +44,8 @@ def bundle(tmp_path: Path) -> Referenced:
             files[made.file] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
             plans.append(made)
     parity = {kind: {"limits": limits_to_dict(LIMITS[kind])} for kind in (ONNX, ONNX_FP16)}
-    manifest = dataclasses.replace(fake.manifest, parity=parity, plans=plans, files=files)
+    precision = {**fake.manifest.precision, ONNX_FP16: FP16_TEXT}
+    manifest = dataclasses.replace(fake.manifest, parity=parity, precision=precision, plans=plans, files=files)
     return Referenced(fake.folder, manifest, fake.hash, fake.uncond, fake.backend, fake.open_engine)
 
 
@@ -111,3 +117,22 @@ def test_the_command_writes_the_report_and_its_status_is_the_verdict(
         name: record for name, record in bundle.manifest.files.items() if not name.startswith("plans/")}))  # fmt: skip
     assert main(flags) == 1
     assert "the bundle has no plans; export with --targets" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("gpu")
+def test_the_engine_of_a_flavour_runs_the_plans_that_fit_and_reports_their_precision(bundle: Referenced) -> None:
+    """Through the same bundle that ONNX engines open; on the API's fake, so no evidence of execution."""
+    backend = resolve(TENSORRT)
+    served = dataclasses.replace(bundle, backend=backend, open_engine=partial(open_engine, backend, threads=None))
+    with served:
+        assert served.engine("unet").provider == TENSORRT
+        assert all(check.holds for check in verify(served))
+        assert served.precision == FP16_TEXT
+    assert not fake_tensorrt.Cuda.memory
+
+
+@pytest.mark.usefixtures("gpu")
+def test_the_engine_of_a_flavour_refuses_plans_for_other_machines(bundle: Referenced) -> None:
+    served = dataclasses.replace(bundle, backend=resolve(TENSORRT_RTX))
+    with pytest.raises(BundleError, match=r"plans: built for sm75, sm120, this GPU is sm89"):
+        served.engine("unet")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from runtime.ladder import (
     LIMITS,
+    NUM_INVERSION_STEPS_LARGE,
     NUM_STEPS,
+    NUM_STEPS_LARGE,
     STORED_SAMPLES,
     Check,
     Course,
@@ -39,7 +42,7 @@ MODEL = ModelSpec(
     identity_size=24,
     cond={"cond": (8,)},
 )
-COURSE = Course(Schedule(clip_sample=False), {"cond": np.zeros(8, np.float32)}, 2.0)
+COURSE = Course(Schedule(clip_sample=False), {"cond": np.zeros(8, np.float32)}, 2.0, MODEL.sample_shape)
 START = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
 COND = {"cond": np.ones((1, 8), np.float32)}
 
@@ -99,6 +102,14 @@ def test_the_trajectory_is_guided_and_inversion_is_not() -> None:
     timesteps = [timestep for _, timestep in inversion]
     half = len(timesteps) // 2
     assert timesteps[:half] == sorted(timesteps[:half]) and timesteps[half:] == sorted(timesteps[half:], reverse=True)
+
+
+def test_a_model_of_large_samples_walks_less_far_and_its_figures_say_how_far() -> None:
+    large = replace(COURSE, sample_shape=(3, 256, 256))
+    reference = large.reference({"unet": Linear()}, START, COND)
+    figures = large.measure({"unet": Linear()}, reference)
+    assert len(reference.samples) - 1 == figures["trajectory"]["num_inference_steps"] == NUM_STEPS_LARGE < NUM_STEPS
+    assert figures["inversion"]["num_steps"] == NUM_INVERSION_STEPS_LARGE
 
 
 def test_the_round_trip_is_exact_where_the_noise_is_the_same_at_every_timestep() -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from runtime.provenance import read_provenance
 from runtime.request import GenerateResult
 from tests.fakes import fake_bundle, write_bundle
 
-COMMANDS = ("inspect", "verify", "generate", "serve", "request")
+COMMANDS = ("inspect", "verify", "generate", "edit", "serve", "request")
 
 
 @pytest.fixture
@@ -30,8 +31,8 @@ def faked(monkeypatch, tmp_path):
     """`generate` on a bundle of fakes."""
     opened = []
 
-    def open_fakes(folder, engine, threads):
-        opened.append((engine, threads))
+    def open_fakes(folder, engine, threads, face_pack):
+        opened.append((engine, threads, face_pack))
         return runtime.pipeline.Pipeline(fake_bundle(tmp_path / "bundle"))
 
     monkeypatch.setattr(runtime.pipeline.Pipeline, "open", open_fakes)
@@ -62,9 +63,9 @@ def test_count_without_a_seed_draws_each_anew(faked, tmp_path, capsys):
     assert len({json.loads(line)["seed"] for line in capsys.readouterr().out.splitlines()}) == 3
 
 
-def test_engine_and_threads_reach_the_pipeline(faked, tmp_path):
-    generate(tmp_path, "--age", "30", "--engine", "onnxruntime", "--threads", "3")
-    assert faked == [("onnxruntime", 3)]
+def test_engine_threads_and_face_pack_reach_the_pipeline(faked, tmp_path):
+    generate(tmp_path, "--age", "30", "--engine", "onnxruntime", "--threads", "3", "--face-pack", "packs/mine")
+    assert faked == [("onnxruntime", 3, Path("packs/mine"))]
 
 
 @pytest.mark.parametrize(

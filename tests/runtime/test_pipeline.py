@@ -17,7 +17,7 @@ from PIL import Image
 
 from runtime.errors import RequestError, UnavailableError
 from runtime.pipeline import MAX_QUEUE, Pipeline
-from runtime.request import GenerateRequest
+from runtime.request import GenerateRequest, Preview
 from tests.fakes import GUIDANCE_SCALE, fake_bundle
 
 
@@ -55,7 +55,7 @@ def test_a_request_becomes_a_picture_and_a_report(pipeline):
     assert report["conditions"] == ["text"] and report["inferred"]["age_text"] == "old man"
     assert report["bundle_sha256"] == pipeline.bundle.hash
     timings = report["timings_ms"]
-    assert set(timings) == {"preprocess", "condition", "sample", "decode", "total"}
+    assert set(timings) == {"preprocess", "condition", "queue", "sample", "decode", "total"}
     assert timings.pop("total") == pytest.approx(sum(timings.values()), abs=0.01)
 
 
@@ -98,6 +98,36 @@ def test_steps_are_told_to_the_caller(pipeline):
     steps = []
     pipeline(GenerateRequest(age=1, num_inference_steps=3), on_step=lambda k, n, sample: steps.append((k, n)))
     assert steps == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_a_stream_shows_previews_in_order_and_ends_with_the_result(pipeline):
+    request = GenerateRequest(age=1, seed=3, num_inference_steps=8, preview_every=2)
+    *previews, result = pipeline.stream(request)
+    assert all(isinstance(preview, Preview) for preview in previews) and previews
+    steps = [preview.step for preview in previews]
+    assert steps == sorted(set(steps)) and set(steps) <= {2, 4, 6} and steps[-1] == 6
+    assert {(preview.num_steps, preview.image.shape) for preview in previews} == {(8, (16, 16, 3))}
+    np.testing.assert_array_equal(result.image, pipeline(request).image)
+    assert result.report["seed"] == 3 and "total" in result.report["timings_ms"]
+
+
+def test_a_stream_that_is_closed_stops_its_work(pipeline):
+    stream = pipeline.stream(GenerateRequest(age=1, num_inference_steps=1000, preview_every=1))
+    assert next(stream).step >= 1
+    stream.close()
+    pipeline(GenerateRequest(age=1, num_inference_steps=1))
+    assert (pipeline._sampler.stats.cancelled, pipeline._sampler.stats.finished) == (1, 1)
+
+
+def test_a_stream_without_previews_is_its_result(pipeline):
+    request = GenerateRequest(age=1, seed=3, num_inference_steps=2)
+    (result,) = pipeline.stream(request)
+    np.testing.assert_array_equal(result.image, pipeline(request).image)
+
+
+def test_a_stream_raises_what_a_call_raises(pipeline):
+    with pytest.raises(RequestError, match="reference: cannot decode"):
+        list(pipeline.stream(GenerateRequest(reference=b"no picture")))
 
 
 def test_many_threads_may_call_one_pipeline(pipeline):

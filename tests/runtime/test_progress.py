@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 
-from runtime.progress import StepBar
+from runtime.progress import ProgressBar
 
 
 class Terminal(io.StringIO):
@@ -15,7 +15,7 @@ class Terminal(io.StringIO):
 
 
 def run(stream: io.StringIO, steps: int) -> str:
-    bar = StepBar(4, stream)
+    bar = ProgressBar(4, "step", stream)
     for step_index in range(steps):
         bar(step_index, steps, np.zeros(1))
     return stream.getvalue()

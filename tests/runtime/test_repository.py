@@ -17,7 +17,6 @@ from runtime.errors import ClipFaceFusionError
 from runtime.preprocess import Preprocessor
 from runtime.repository import build_repository
 from runtime.request import FIELDS, GenerateRequest
-from runtime.wire import LIVE_JOBS
 
 STEPS = ("preprocess", "condition", "ddim")
 
@@ -41,30 +40,44 @@ def contract(tensors) -> dict:
     return {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in tensors}
 
 
-def test_the_repository_holds_the_ensemble_its_steps_and_the_sampler(repository, configs):
-    assert set(configs) == {"clipfacefusion", "sampler", *STEPS}
+def test_the_repository_holds_the_ensemble_its_steps_the_stream_and_the_sampler(repository, configs):
+    models = ("sampler", "clipfacefusion_stream", *STEPS)
+    assert set(configs) == {"clipfacefusion", *models}
     assert all(config.name == folder and config.max_batch_size == 1 for folder, config in configs.items())
-    assert all((repository / name / "1" / "model.py").is_file() for name in ("sampler", *STEPS))
+    assert all((repository / name / "1" / "model.py").is_file() for name in models)
 
 
-@pytest.mark.parametrize("name", ["clipfacefusion", "preprocess"])
+@pytest.mark.parametrize("name", ["clipfacefusion", "clipfacefusion_stream", "preprocess"])
 def test_public_inputs_are_the_request_table_and_all_optional(configs, name):
     types = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32", "INT64": "TYPE_INT64"}
-    expected = {f.name: (model_config_pb2.DataType.Value(types[f.dtype]), (f.width,)) for f in FIELDS}
+    expected = {
+        f.name: (model_config_pb2.DataType.Value(types[f.dtype]), (f.width,))
+        for f in FIELDS
+        if not (f.stream_only and name == "clipfacefusion")
+    }
     assert contract(configs[name].input) == expected
     assert all(tensor.optional for tensor in configs[name].input)
 
 
 def test_public_outputs_are_an_image_and_a_report(configs):
     expected = {"image": (model_config_pb2.TYPE_UINT8, (-1, -1, 3)), "report": (model_config_pb2.TYPE_STRING, (1,))}
-    for name in ("clipfacefusion", "ddim", "sampler"):
+    for name in ("clipfacefusion", "ddim"):
         assert contract(configs[name].output) == expected
+    parts = {**expected, "step": (model_config_pb2.TYPE_INT32, (1,)), "final": (model_config_pb2.TYPE_BOOL, (1,))}
+    assert contract(configs["clipfacefusion_stream"].output) == parts
+    assert contract(configs["sampler"].output) == {**parts, "failure": (model_config_pb2.TYPE_STRING, (1,))}
 
 
 def test_each_step_takes_exactly_what_the_one_before_gives(configs):
-    for giver, taker in (("preprocess", "condition"), ("condition", "ddim"), ("condition", "sampler")):
+    for giver, taker in (("preprocess", "condition"), ("condition", "ddim")):
         assert contract(configs[giver].output) == contract(configs[taker].input)
         assert not any(tensor.optional for tensor in configs[taker].input)
+
+
+def test_the_sampler_takes_what_condition_gives_or_the_id_of_a_job_to_cancel(configs):
+    cancel = {"cancel": (model_config_pb2.TYPE_STRING, (1,))}
+    assert contract(configs["sampler"].input) == {**contract(configs["condition"].output), **cancel}
+    assert all(tensor.optional for tensor in configs["sampler"].input)
 
 
 def test_the_ensemble_connects_every_tensor_of_every_step(configs):
@@ -72,7 +85,8 @@ def test_the_ensemble_connects_every_tensor_of_every_step(configs):
     assert [step.model_name for step in steps] == list(STEPS)
     made = {tensor.name for tensor in configs["clipfacefusion"].input}
     for step in steps:
-        assert set(step.input_map) == {tensor.name for tensor in configs[step.model_name].input}
+        taken = {tensor.name for tensor in configs[step.model_name].input} - {"preview_every"}  # the stream's alone
+        assert set(step.input_map) == taken
         assert set(step.output_map) == {tensor.name for tensor in configs[step.model_name].output}
         assert set(step.input_map.values()) <= made
         made = set(step.output_map.values())
@@ -97,10 +111,30 @@ def test_cond_entries_have_the_shapes_of_the_bundle(micro_bundle, configs):
         assert conditioned[name] == (model_config_pb2.TYPE_FP32, shape)
 
 
-def test_only_the_sampler_is_decoupled_and_it_is_one_process(configs):
-    assert [name for name, config in configs.items() if config.model_transaction_policy.decoupled] == ["sampler"]
-    assert configs["sampler"].instance_group[0].count == 1
-    assert configs["ddim"].instance_group[0].count == LIVE_JOBS
+def test_the_sampler_and_the_stream_are_decoupled_and_who_answers_later_is_one_process(configs):
+    decoupled = {name for name, config in configs.items() if config.model_transaction_policy.decoupled}
+    assert decoupled == {"sampler", "clipfacefusion_stream"}
+    assert all(configs[name].instance_group[0].count == 1 for name in (*decoupled, "ddim"))
+
+
+def test_the_key_of_inner_calls_is_drawn_for_each_repository_and_not_in_the_public_model(
+    micro_bundle, configs, tmp_path
+):
+    build_repository(micro_bundle, tmp_path / "models")
+    other = text_format.Parse((tmp_path / "models/condition/config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    key = configs["condition"].parameters["inner_key"].string_value
+    assert len(key) == 32 and key != other.parameters["inner_key"].string_value
+    assert "inner_key" not in configs["clipfacefusion"].parameters
+
+
+def test_settings_of_a_server_reach_the_models_that_they_are_for(micro_bundle, tmp_path):
+    build_repository(micro_bundle, tmp_path / "models", face_pack=tmp_path / "pack", stall_limit_s=2.5)
+    for model, name, value in (
+        ("preprocess", "face_pack", str(tmp_path / "pack")),
+        ("sampler", "stall_limit_s", "2.5"),
+    ):
+        text = (tmp_path / "models" / model / "config.pbtxt").read_text()
+        assert text_format.Parse(text, model_config_pb2.ModelConfig()).parameters[name].string_value == value
 
 
 def test_every_configuration_carries_the_hash_of_the_bundle(micro_bundle, configs):
@@ -143,11 +177,14 @@ def test_a_server_elsewhere_is_told_where_it_will_find_the_bundle(micro_bundle, 
 
 def test_the_command_writes_either_flavour_and_says_what_is_in_it(micro_bundle, tmp_path, capsys):
     assert main(["repository", str(micro_bundle), str(tmp_path / "embedded")]) == 0
-    assert "clipfacefusion, condition, ddim, preprocess, sampler; bundle" in capsys.readouterr().out
+    assert (
+        "clipfacefusion, clipfacefusion_stream, condition, ddim, preprocess, sampler; bundle" in capsys.readouterr().out
+    )
     flags = ["--flavour", "native", "--device", "gpu", "--expose-unet"]
     assert main(["repository", str(micro_bundle), str(tmp_path / "native"), *flags]) == 0
     models = capsys.readouterr().out.partition(": ")[2].partition(";")[0].split(", ")
-    assert set(models) == {"clipfacefusion", "sampler", *STEPS, *Bundle.open(micro_bundle).specs}
+    ours = {"clipfacefusion", "clipfacefusion_stream", "sampler", *STEPS}
+    assert set(models) == ours | set(Bundle.open(micro_bundle).specs)
     assert "KIND_GPU" in (tmp_path / "native" / "unet" / "config.pbtxt").read_text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,6 +30,9 @@ FULL = GenerateRequest(
     seed=2**63 - 1,
     num_inference_steps=12,
     guidance_scale=1.5,
+    edit_from_timestep=500,
+    mask=b"mask",
+    preview_every=5,
 )
 
 
@@ -67,20 +71,36 @@ def test_a_request_for_noise_alone_says_so():
         ({"age": True}, "age: got True, expected a number"),
         ({"emotion": "hangry"}, "emotion: got 'hangry', allowed neutral, calm"),
         ({"emotion": 3}, "emotion: got 3, expected text"),
-        ({"emotion_intensity": 0.5}, "emotion_intensity: got 0.5 without emotion"),
+        ({"emotion_intensity": 0.5}, "emotion_intensity: given without emotion; give emotion as well"),
         ({"emotion": "sad", "emotion_intensity": 1.01}, "emotion_intensity: got 1.01, allowed 0..1"),
+        ({"age": 1, "edit_from_timestep": 500}, "edit_from_timestep: given without reference"),
+        ({"reference": b"photo", "mask": b"mask"}, "mask: given without edit_from_timestep"),
+        ({"age": 1, "preview_every": 0}, "preview_every: got 0, allowed 1..1000"),
+        (
+            {"age": 1, "num_inference_steps": 201, "preview_every": 2},
+            "preview_every: got 2 of 201 steps, allowed at least 3: 100 previews at most",
+        ),
+        ({"age": 1, "options": "{"}, "options: not valid JSON"),
+        ({"age": 1, "options": "[" * 4096}, "options: not valid JSON"),
+        ({"age": 1, "options": "[" * 4097}, "options: got 4097 characters, allowed at most 4096"),
+        ({"age": 1, "options": '{"deadline_ms": ' + "9" * 400 + "}"}, "options.deadline_ms: got 9999"),
+        ({"age": 1, "options": '{"deadline_ms": 0}'}, "options.deadline_ms: got 0, allowed 1..86400000"),
+        ({"age": 1, "options": "[1]"}, "options: got [1], expected a JSON object"),
+        ({"age": 1, "options": {"mood": 1}}, "options: unknown key 'mood'; known are"),
         ({"valence_arousal": (0.5,)}, "valence_arousal: got 1 numbers, expected 2"),
         ({"valence_arousal": 0.5}, "valence_arousal: got 0.5, expected 2 numbers"),
         ({"valence_arousal": (0, 1.5)}, "valence_arousal: got 1.5, allowed -1..1"),
         ({"text": ""}, "text: empty"),
         ({"text": "  \n"}, "text: empty"),
         ({"text": "x" * 1001}, "text: got 1001 characters, allowed 1..1000"),
-        ({"text": "a\x00b"}, "text: holds a NUL"),
-        ({"text": "\ud800"}, "text: holds a NUL character or a lone surrogate"),
+        ({"text": "a\x00b"}, r"text: holds the control character '\x00', allowed are tabs and line ends"),
+        ({"text": "\x1b[31mred"}, r"text: holds the control character '\x1b'"),
+        ({"text": "a\x85b"}, r"text: holds the control character '\x85'"),
+        ({"text": "\ud800"}, r"text: holds the control character '\ud800'"),
         ({"text": b"bytes"}, "text: got b'bytes', expected text"),
         ({"audio": b""}, "audio: empty"),
         ({"audio": "voice.wav"}, "audio: got 'voice.wav', expected the bytes of a file"),
-        ({"reference": b"x" * (MAX_FILE_BYTES + 1)}, "reference: got 10485761 bytes, allowed at most 1.04858e+07"),
+        ({"reference": b"x" * (MAX_FILE_BYTES + 1)}, "reference: got 10485761 bytes, allowed at most 10485760"),
         ({"age": 1, "seed": -1}, "seed: got -1, allowed 0..9223372036854775807"),
         ({"age": 1, "seed": 2**63}, "seed: got 9223372036854775808"),
         ({"age": 1, "seed": 1.5}, "seed: got 1.5, expected an integer"),
@@ -114,8 +134,8 @@ def test_limits_are_inclusive(limit):
         if field.dtype != "BYTES":
             value = getattr(field, limit)
             values = {field.name: (value,) * 2 if field.width > 1 else value}
-            if field.name == "emotion_intensity":
-                values["emotion"] = "sad"
+            if field.needs is not None:
+                values[field.needs] = getattr(FULL, field.needs)
             GenerateRequest(**{"age": 1, **values})
 
 
@@ -126,9 +146,9 @@ def test_numpy_numbers_are_numbers():
 
 def test_tensors_are_one_row_each_and_survive_the_way_back():
     tensors = FULL.to_tensors()
-    assert set(tensors) == {field.name for field in FIELDS}
-    assert {name: array.shape for name, array in tensors.items() if name != "valence_arousal"} == {
-        field.name: (1, 1) for field in FIELDS if field.name != "valence_arousal"
+    assert set(tensors) == {field.name for field in FIELDS} - {"options"}
+    assert {name: array.shape for name, array in tensors.items()} == {
+        name: (1, 2 if name == "valence_arousal" else 1) for name in tensors
     }
     assert tensors["valence_arousal"].shape == (1, 2)
     assert GenerateRequest.from_tensors(tensors) == FULL
@@ -176,7 +196,9 @@ def test_flags_say_the_same_as_keywords(tmp_path):
         "-0.25",
     ]
     flags += ["--seed", str(2**63 - 1), "--steps", "12", "--guidance", "1.5"]
-    assert parsed(*flags) == FULL
+    (tmp_path / "mask").write_bytes(b"mask")
+    flags += ["--t0", "500", "--mask", str(tmp_path / "mask")]
+    assert parsed(*flags) == replace(FULL, preview_every=None)
 
 
 def test_valence_and_arousal_go_together():
@@ -193,9 +215,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     assert caught.value.field == "audio"
 
 
+def has_flag(field):
+    return field.name != "options" and not field.stream_only
+
+
 def test_help_tells_every_field_and_its_range():
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     words = " ".join(parser.format_help().split())
-    assert all(" ".join(field.help.split()) in words for field in FIELDS)
+    assert all(" ".join(field.help.split()) in words for field in FIELDS if has_flag(field))
     assert "[0..120]" in words and ",".join(EMOTIONS) in words.replace(" ", "")

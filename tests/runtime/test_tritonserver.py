@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import json
+import os
 import platform
+import signal
 import socket
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
 import pytest
-from tritonclient.grpc import InferenceServerClient
+from tritonclient.grpc import InferenceServerClient, InferInput
 
 import runtime
 from runtime import tritonserver
@@ -30,12 +35,12 @@ import numpy, runtime
 print("PREFIX", sys.base_prefix, "NUMPY", numpy.__file__, "RUNTIME", runtime.__file__, flush=True)
 class TritonPythonModel:
     def execute(self, requests):
-        return [pb_utils.InferenceResponse([]) for _ in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", numpy.array([r.parameters()], object))]) for r in requests]
 """
 CONFIG = """
 backend: "python"
 input { name: "x" data_type: TYPE_FP32 dims: 1 }
-output { name: "y" data_type: TYPE_FP32 dims: 1 }
+output { name: "y" data_type: TYPE_STRING dims: 1 }
 instance_group { count: 1 kind: KIND_CPU }
 """
 
@@ -89,13 +94,70 @@ def test_a_process_uses_this_interpreters_packages_and_leaves_nothing_behind(rep
         _wait_for(process)
         prefix = process.shared_memory_prefix
         assert list(Path("/dev/shm").glob(prefix + "*"))
-        assert len(_processes(prefix)) == 2
+        assert len(_processes(prefix)) == 3  # tritonserver, one stub, and the lifeline
         assert InferenceServerClient(process.url).is_model_ready("trivial")
+        assert _parameters_seen(
+            process.url, {"traceparent": "00-1-2-01", "x-tenant": "a", "x-tenants": "b", "cookie": "c"}
+        ) == {
+            "traceparent": "00-1-2-01",
+            "x-tenant": "a",
+        }
     log = (tmp_path / "log").read_text()
     assert f"PREFIX {sys.base_prefix} NUMPY {numpy.__file__} RUNTIME {runtime.__file__}" in log
     assert not list(Path("/dev/shm").glob(prefix + "*"))
     assert not _processes(prefix)
     process.close()  # a second time changes nothing
+
+
+@needs_tritonserver
+def test_a_dead_stub_is_named_and_what_it_started_is_not_watched(repository, tmp_path):
+    model = repository / "trivial" / "1" / "model.py"
+    model.write_text("import subprocess\nchild = subprocess.Popen(['sleep', '600'])\n" + model.read_text())
+    with TritonProcess(repository, tmp_path, tmp_path / "log") as process:
+        _wait_for(process)
+        process.watch_stubs()
+        (stub,) = (path for path in _processes(process.shared_memory_prefix) if "/1/model.py" in path.read_text())
+        (child,) = map(int, (stub.parent / "task" / stub.parent.name / "children").read_text().split())
+        os.kill(child, signal.SIGKILL)
+        time.sleep(0.2)
+        assert process.problem() is None
+        os.kill(int(stub.parent.name), signal.SIGKILL)
+        _wait_until(process.problem)
+        with pytest.raises(UnavailableError, match="the process of model trivial died; the log says:"):
+            process.check()
+        process.kill()
+        assert not _processes(process.shared_memory_prefix)
+
+
+@needs_tritonserver
+def test_nothing_survives_a_killed_owner_for_long(repository, tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path; from runtime.tritonserver import TritonProcess\n"
+        "repository, folder = map(Path, sys.argv[1:])\n"
+        "process = TritonProcess(repository, folder, folder / 'log')\n"
+        "while not process.is_listening(): process.check(); time.sleep(0.05)\n"
+        "print(process.shared_memory_prefix, flush=True); time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", script, str(repository), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        prefix = owner.stdout.readline().strip()
+        assert len(_processes(prefix)) == 3
+        owner.kill()
+    _wait_until(lambda: not _processes(prefix) and not list(Path("/dev/shm").glob(prefix + "*")))
+
+
+@needs_tritonserver
+def test_shared_memory_of_a_dead_owner_is_removed_and_that_of_a_living_one_is_not(repository, tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    stale, living = (Path("/dev/shm", f"clipfacefusion_{pid}_test_region") for pid in (ended.pid, os.getpid()))
+    for region in (stale, living):
+        region.write_bytes(b"region")
+    try:
+        with TritonProcess(repository, tmp_path, tmp_path / "log"):
+            assert not stale.exists() and living.exists()
+    finally:
+        living.unlink()
 
 
 @needs_tritonserver
@@ -124,6 +186,21 @@ def _wait_for(process: TritonProcess) -> None:
         process.check()
         assert time.monotonic() < deadline, process.log_tail()
         time.sleep(0.1)
+
+
+def _wait_until(is_true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _parameters_seen(url: str, headers: dict[str, str]) -> dict[str, str]:
+    """What the trivial model finds in a request with these headers."""
+    value = InferInput("x", [1], "FP32")
+    value.set_data_from_numpy(numpy.zeros(1, numpy.float32))
+    answer = InferenceServerClient(url).infer("trivial", [value], headers=headers)
+    return json.loads(answer.as_numpy("y")[0])
 
 
 def _processes(prefix: str) -> list[Path]:

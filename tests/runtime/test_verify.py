@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from runtime.bundle import Bundle
+from runtime.engines.backends import BF16_ENGINE
 from runtime.errors import BundleError
 from runtime.ladder import LIMITS, Course, limits_to_dict
 from runtime.manifest import ONNX, ONNX_FP16
@@ -22,7 +23,7 @@ class Referenced(Bundle):
 
     def parity_tensors(self):
         engines = {name: FakeEngine(spec) for name, spec in self.specs.items()}
-        course = Course(self.schedule, self.uncond, self.manifest.guidance_scale)
+        course = Course(self.schedule, self.uncond, self.manifest.guidance_scale, self.model.sample_shape)
         start = np.random.default_rng(1).standard_normal((1, *self.model.sample_shape)).astype(np.float32)
         cond = {name: np.ones((1, *shape), np.float32) for name, shape in self.model.cond.items()}
         tensors = course.reference(engines, start, cond).thinned().to_tensors()
@@ -120,3 +121,11 @@ def test_the_exported_bundle_holds_on_this_machine(micro_bundle):
     with Bundle.open(micro_bundle) as bundle:
         checks = list(verify(bundle))
     assert sum(check.rung == "engine" for check in checks) == 10 and all(check.holds for check in checks)
+
+
+def test_an_engine_of_less_precision_is_held_to_its_own_limits(bundle, monkeypatch):
+    monkeypatch.setattr(Referenced, "shift", {"unet.output.noise_pred": 1e-3})
+    assert "unet" in {check.subject for check in verify(bundle) if not check.holds}
+    reduced = dataclasses.replace(bundle, backend=BF16_ENGINE)
+    assert all(check.holds for check in verify(reduced))
+    assert {check.limit for check in verify(reduced) if check.rung == "engine"} == {LIMITS[BF16_ENGINE].engine}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from tritonclient.utils import np_to_triton_dtype
 from runtime.client import Client
 from runtime.pipeline import Pipeline
 from runtime.server import Server, unavailable_reason
+from runtime.wire import LIVE_REQUESTS, OUTCOME_BY_CODE, STEP_SECONDS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,8 +31,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(micro_bundle: Path) -> Iterator[Server]:
-    with Server(micro_bundle) as server:
+def server_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server") / "log"
+
+
+@pytest.fixture(scope="session")
+def server(micro_bundle: Path, server_log: Path) -> Iterator[Server]:
+    with Server(micro_bundle, log=server_log) as server:
         yield server
 
 
@@ -57,6 +66,46 @@ def raw_infer(server: Server) -> Iterator[Callable[..., Any]]:
             return transport.infer("clipfacefusion", inputs, client_timeout=120)
 
         yield infer
+
+
+@pytest.fixture(scope="session")
+def books(server: Server) -> Books:
+    """What the server itself counts."""
+    return Books(server.metrics_url)
+
+
+class Books:
+    """The server's own metrics, read anew at each question."""
+
+    def __init__(self, metrics_url: str) -> None:
+        self._url = metrics_url
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def value(self, series: str) -> int:
+        """A series by its whole name, labels included; 0 if there is none yet."""
+        with self._opener.open(self._url, timeout=30) as answer:
+            found = re.search(rf"^{re.escape(series)} (\S+)$", answer.read().decode(), re.MULTILINE)
+        return int(float(found[1])) if found else 0
+
+    def live(self) -> int:
+        """Requests taken and not yet answered."""
+        return self.value(LIVE_REQUESTS)
+
+    def unet_calls(self) -> int:
+        return self.value(STEP_SECONDS + "_count")
+
+    def ended(self, code: str, model: str) -> int:
+        """Requests that ended with this gRPC status; "OK" is a picture."""
+        return self.value(
+            f'clipfacefusion_requests_total{{code="{code}",model="{model}",outcome="{OUTCOME_BY_CODE[code]}"}}'
+        )
+
+    def wait_until(self, holds: Callable[[Books], bool]) -> None:
+        """Wait for what must come soon; a minute without it is a hang."""
+        deadline = time.monotonic() + 60
+        while not holds(self):
+            assert time.monotonic() < deadline, "it did not come"
+            time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The judges: what a picture is held against, which rows count, and where gradients stop."""
+"""The guides: what a picture is held against, which rows count, and where gradients stop."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def has_voice(examples: Examples) -> Tensor:
     return torch.from_numpy(examples.available["audio"][ROWS])
 
 
-def wanted(judges: Consistency, examples: Examples, batch: Batch) -> Wanted:
-    tokens = judges.model.conditioner.tokens(*batch.inputs.values())
-    return judges.wanted(examples, batch, tokens, ROWS, np.random.default_rng(0))
+def wanted(guides: Consistency, examples: Examples, batch: Batch) -> Wanted:
+    tokens = guides.model.conditioner.tokens(*batch.inputs.values())
+    return guides.wanted(examples, batch, tokens, ROWS, np.random.default_rng(0))
 
 
 def picture() -> Tensor:
@@ -49,10 +49,10 @@ def picture() -> Tensor:
 
 
 def test_each_term_is_its_equation_on_the_judges_own_features(little_model: ClipFaceFusion, examples: Examples) -> None:
-    judges, image = Consistency(little_model, LossConfig()), picture()
+    guides, image = Consistency(little_model, LossConfig()), picture()
     batch = described(examples, *MODALITIES)
-    target = wanted(judges, examples, batch)
-    terms, _ = judges.judge(image, target)
+    target = wanted(guides, examples, batch)
+    terms, _ = guides.compare(image, target)
     seen, face = little_model.encode_image(to_clip(image)), little_model.identify(image)
     tokens = little_model.conditioner.tokens(*batch.inputs.values())[0]
     references = to_model(examples.cache.images[batch.reference.numpy()])
@@ -103,8 +103,8 @@ def test_each_term_is_its_equation_on_the_judges_own_features(little_model: Clip
 def test_a_term_counts_only_where_the_model_was_told_what_it_asks_for(
     little_model: ClipFaceFusion, examples: Examples, told: tuple[str, ...], counting: set[str]
 ) -> None:
-    judges = Consistency(little_model, LossConfig())
-    terms, figures = judges.judge(picture(), wanted(judges, examples, described(examples, *told)))
+    guides = Consistency(little_model, LossConfig())
+    terms, figures = guides.compare(picture(), wanted(guides, examples, described(examples, *told)))
     for name in TERMS:
         if told == ("text",) and name in ("age", "emotion"):
             continue
@@ -115,36 +115,36 @@ def test_a_term_counts_only_where_the_model_was_told_what_it_asks_for(
 
 
 def test_without_a_reference_the_words_themselves_count(little_model: ClipFaceFusion, examples: Examples) -> None:
-    judges, image = Consistency(little_model, LossConfig()), picture()
+    guides, image = Consistency(little_model, LossConfig()), picture()
     batch = described(examples, "text")
-    terms, figures = judges.judge(image, wanted(judges, examples, batch))
+    terms, figures = guides.compare(image, wanted(guides, examples, batch))
     seen = little_model.encode_image(to_clip(image))
     assert torch.allclose(terms["clip"][0], 1 - torch.cosine_similarity(seen, batch.inputs["text_features"]), atol=1e-5)
     assert not figures["clip"][1].any()
 
 
 def test_words_that_change_nothing_are_skipped(little_model: ClipFaceFusion, examples: Examples) -> None:
-    judges = Consistency(little_model, LossConfig())
-    target = wanted(judges, examples, described(examples, "text", "reference"))
+    guides = Consistency(little_model, LossConfig())
+    target = wanted(guides, examples, described(examples, "text", "reference"))
     same = replace(target, source=(target.text[0] * 1.001, target.source[1]))
-    assert not judges.judge(picture(), same)[0]["clip"][1].any()
+    assert not guides.compare(picture(), same)[0]["clip"][1].any()
 
 
 def test_a_reference_that_is_the_target_itself_has_no_change_to_tell(
     little_model: ClipFaceFusion, examples: Examples
 ) -> None:
-    judges, batch = Consistency(little_model, LossConfig()), described(examples, "text", "reference")
+    guides, batch = Consistency(little_model, LossConfig()), described(examples, "text", "reference")
     itself = replace(batch, reference=batch.rows, has_other=torch.zeros(COUNT, dtype=torch.bool))
-    assert not wanted(judges, examples, itself).source[1].any()
+    assert not wanted(guides, examples, itself).source[1].any()
 
 
 def test_gradients_reach_the_picture_and_neither_judges_nor_targets(
     little_model: ClipFaceFusion, examples: Examples
 ) -> None:
-    judges, batch = Consistency(little_model, LossConfig()), described(examples, *MODALITIES)
+    guides, batch = Consistency(little_model, LossConfig()), described(examples, *MODALITIES)
     for name in TERMS:
         image = picture()
-        values, mask = judges.judge(image, wanted(judges, examples, batch))[0][name]
+        values, mask = guides.compare(image, wanted(guides, examples, batch))[0][name]
         losses.masked_mean(values, mask).backward()
         assert image.grad is not None and image.grad.flatten(1).any(1)[mask].all(), name
     assert all(p.grad is None for p in little_model.parameters())
@@ -154,17 +154,17 @@ def test_gradients_reach_the_picture_and_neither_judges_nor_targets(
 def test_a_term_of_weight_zero_is_not_computed(
     little_model: ClipFaceFusion, examples: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judges = Consistency(little_model, LossConfig(clip=0, audio_visual=0, identity=0, emotion=0))
+    guides = Consistency(little_model, LossConfig(clip=0, audio_visual=0, identity=0, emotion=0))
     for method in ("encode_image", "identify", "estimate_emotion"):
         monkeypatch.setattr(little_model, method, None)
     batch = described(examples, *MODALITIES)
-    terms, figures = judges.judge(picture(), wanted(judges, examples, batch))
+    terms, figures = guides.compare(picture(), wanted(guides, examples, batch))
     assert set(terms) == set(figures) == {"age"}
 
 
 def test_figures_are_what_the_estimators_read(little_model: ClipFaceFusion, examples: Examples) -> None:
-    judges, image = Consistency(little_model, LossConfig()), picture()
-    _, figures = judges.judge(image, wanted(judges, examples, described(examples, *MODALITIES)))
+    guides, image = Consistency(little_model, LossConfig()), picture()
+    _, figures = guides.compare(image, wanted(guides, examples, described(examples, *MODALITIES)))
     years = torch.from_numpy(examples.cache.age[ROWS])
     assert torch.allclose(figures["age"][0], (little_model.estimate_age(image)[:, 0] - years).abs())
     labels = torch.from_numpy(examples.cache.emotion[ROWS])
@@ -172,23 +172,23 @@ def test_figures_are_what_the_estimators_read(little_model: ClipFaceFusion, exam
 
 
 def test_unknown_age_and_emotion_have_no_figure(little_model: ClipFaceFusion, examples: Examples) -> None:
-    judges = Consistency(little_model, LossConfig())
-    target = wanted(judges, examples, described(examples, *MODALITIES))
+    guides = Consistency(little_model, LossConfig())
+    target = wanted(guides, examples, described(examples, *MODALITIES))
     unknown = replace(target, years=target.years * torch.nan, label=target.label * 0 - 1)
-    terms, figures = judges.judge(picture(), unknown)
+    terms, figures = guides.compare(picture(), unknown)
     assert terms["age"][1].all() and not figures["age"][1].any() and not figures["emotion"][1].any()
 
 
-def test_a_judge_of_another_size_gets_a_resized_picture(
+def test_a_guide_of_another_size_gets_a_resized_picture(
     little_model: ClipFaceFusion, examples: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     identify = little_model.identify
     monkeypatch.setattr(little_model, "identify", lambda face: sizes.append(face.shape[-1]) or identify(face))
     little_model.config = replace(little_model.config, identity_size=64)
-    judges = Consistency(little_model, LossConfig())
+    guides = Consistency(little_model, LossConfig())
     image = picture()
-    terms, _ = judges.judge(image, wanted(judges, examples, described(examples, "reference")))
+    terms, _ = guides.compare(image, wanted(guides, examples, described(examples, "reference")))
     terms["identity"][0].sum().backward()
     assert sizes == [64] and image.grad is not None and image.grad.any()
 
@@ -196,6 +196,6 @@ def test_a_judge_of_another_size_gets_a_resized_picture(
 def test_the_source_of_perceptual_features_is_named(
     little_model: ClipFaceFusion, caplog: pytest.LogCaptureFixture
 ) -> None:
-    judges = Consistency(little_model, LossConfig())
-    assert "no VGG-16 weights were given" in judges.perceptual_source
-    assert judges.perceptual_source in caplog.text
+    guides = Consistency(little_model, LossConfig())
+    assert "no VGG-16 weights were given" in guides.perceptual_source
+    assert guides.perceptual_source in caplog.text

@@ -9,7 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime.errors import BundleError, EngineError, QueueFullError, RequestCancelledError, RequestError
+from runtime.errors import (
+    BundleError,
+    DeadlineExceededError,
+    EngineError,
+    QueueFullError,
+    RequestCancelledError,
+    RequestError,
+)
 
 
 class Tensor:
@@ -44,14 +51,15 @@ def boundary(monkeypatch, log):
     sys.modules.pop("triton_repo.boundary", None)
 
 
-def request(request_id="", **arrays):
+def request(request_id="", parameters="", **arrays):
     tensors = [Tensor(name, array) for name, array in arrays.items()]
-    return SimpleNamespace(inputs=lambda: tensors, request_id=lambda: request_id)
+    return SimpleNamespace(inputs=lambda: tensors, request_id=lambda: request_id, parameters=lambda: parameters)
 
 
 def test_arrays_lose_the_batch_on_the_way_in_and_get_it_back_on_the_way_out(boundary):
     sent = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
-    answer = boundary.answered(request(x=sent), lambda arrays: {"y": arrays["x"] + 1})
+    asked = request(x=sent)
+    answer = boundary.answered(asked, lambda: {"y": boundary.arrays_of(asked)["x"] + 1})
     assert answer.error is None
     np.testing.assert_array_equal(answer.tensors[0].as_numpy(), sent + 1)
 
@@ -61,6 +69,14 @@ def test_inputs_are_copies_because_triton_takes_its_memory_back(boundary):
     arrays = boundary.arrays_of(request(x=sent))
     sent += 1
     assert arrays["x"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("shape", [(0, 1), (2, 1), (1,), ()], ids=str)
+def test_an_input_that_is_not_one_row_is_refused(boundary, shape):
+    asked = request(age=np.zeros(shape, np.float32))
+    answer = boundary.answered(asked, lambda: boundary.arrays_of(asked))
+    assert answer.error.code == "INVALID_ARG"
+    assert answer.error.message == f"age: got shape {list(shape)}, expected [1, …]"
 
 
 @pytest.mark.parametrize(
@@ -99,13 +115,27 @@ def test_a_status_survives_the_call_from_model_to_model(boundary):
     assert boundary.decoded_status(answer.error.message) == ("UNAVAILABLE", "queue full:\n64 waiting")
 
 
+def test_one_of_our_models_is_told_the_status_in_the_text_and_a_caller_is_not(boundary):
+    answers = [
+        boundary.answered(request(parameters=parameters), _raising(RequestError("age", "got -1")))
+        for parameters in ("", '{"inner": "key"}')
+    ]
+    assert [answer.error.message for answer in answers] == ["age: got -1", "[INVALID_ARGUMENT] age: got -1"]
+
+
+def test_a_passed_deadline_is_a_cancel_whose_text_says_it_because_triton_has_no_such_status(boundary):
+    answer = boundary.answered(request(), _raising(DeadlineExceededError("the 5 ms of the request are over")))
+    assert answer.error.code == "CANCELLED"
+    assert answer.error.message == "deadline exceeded: the 5 ms of the request are over"
+
+
 def test_a_text_that_triton_wrote_is_not_taken_for_ours(boundary):
     with pytest.raises(RuntimeError, match="not healthy"):
         boundary.decoded_status("Stub process 'sampler_0_0' is not healthy.")
 
 
 def _raising(error):
-    def run(arrays):
+    def run():
         raise error
 
     return run

@@ -30,7 +30,7 @@ from runtime.spec import EngineSpec, TensorSpec
 from tests.runtime.test_conditioning import photo, voice
 
 NUMPY_TYPE = {model_config_pb2.TYPE_FP32: "float32", model_config_pb2.TYPE_INT64: "int64"}
-OURS = ("triton_repo.boundary", "triton_repo.bundle", "triton_repo.called", "triton_repo.live")
+OURS = tuple(f"triton_repo.{name}" for name in ("boundary", "bundle", "called", "ledger", "metrics"))
 
 
 class Tensor:
@@ -58,13 +58,15 @@ class Answer:
         return self._error
 
 
-class Gauge:
-    """The gauge of live requests; nobody reads it here."""
+class Metrics:
+    """Families of metrics; nobody reads them here."""
 
-    GAUGE = "gauge"
+    GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
 
     def __init__(self, **_):
-        self.Metric = lambda labels: SimpleNamespace(increment=lambda by: None, value=lambda: 0)
+        self.Metric = lambda **_: SimpleNamespace(
+            increment=lambda by: None, observe=lambda value: None, value=lambda: 0
+        )
 
 
 class Server:
@@ -135,7 +137,7 @@ def triton(monkeypatch, server, log):
         TRITONSERVER_MEMORY_CPU="cpu",
         TritonError=lambda message, code: SimpleNamespace(message=lambda: message, code=code),
         Logger=SimpleNamespace(log_error=log.append),
-        MetricFamily=Gauge,
+        MetricFamily=Metrics,
     )
     fake.TritonError.INTERNAL = "INTERNAL"
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", fake)
@@ -164,7 +166,9 @@ def prepared(bundle, fields):
     request = GenerateRequest(**fields, seed=1, guidance_scale=2.0)
     tensors = Preprocessor(bundle.model, bundle.tokenizer_path, 1.0)(request).to_tensors()
     return SimpleNamespace(
-        inputs=lambda: [Tensor(name, array[None]) for name, array in tensors.items()], request_id=lambda: ""
+        inputs=lambda: [Tensor(name, array[None]) for name, array in tensors.items()],
+        request_id=lambda: "",
+        parameters=lambda: "",
     )
 
 

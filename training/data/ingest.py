@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from runtime.errors import RequestError
+from runtime.preprocess.face_frame import align
 from runtime.preprocess.image import middle_square
 from runtime.spec import MAX_AUDIO_SAMPLES
-from training.data.align import align
 from training.data.cache import content_sha256, is_finished
 from training.data.cache_writer import CacheWriter, Truth
 from training.data.captions import compose
@@ -195,7 +196,10 @@ def _cut(pixels: np.ndarray, source: Source) -> np.ndarray:
     points = _loaded(source.face_pack).landmarks(pixels)
     if points is None:
         raise FaultyFileError("no face", "the face pack's detector finds none")
-    return align(pixels, points, source.image_size)
+    try:
+        return align(pixels, points, source.image_size)
+    except RequestError as error:
+        raise FaultyFileError("bad landmarks", error.message) from None
 
 
 @cache

@@ -87,7 +87,7 @@ class ConsistencyStage:
         if self.consistency.names and len(rows):
             wanted = self.consistency.wanted(self.diffusion.examples, batch, tokens, rows, rng)
             picture = self._picture(noisy, timesteps, cond, prediction, rows)
-            terms, figures = self.consistency.judge(picture, wanted)
+            terms, figures = self.consistency.compare(picture, wanted)
             # x̂0 is the less of a picture the later the timestep; the end of a chain is one wherever it began.
             alpha = torch.tensor(schedule.alphas_cumprod).to(picture)[timesteps[rows]]
             weight = torch.ones_like(alpha) if config.chain_steps > 1 else alpha
@@ -134,7 +134,7 @@ class ConsistencyStage:
         return losses.masked_mean(values, has_pair), _measured(values, has_pair), _measured(agreement, has_pair)
 
     def _ramp(self) -> Tensor:
-        """Share of eq. 30 at this step: the judges' first gradients are the roughest."""
+        """Share of eq. 30 at this step: the guides' first gradients are the roughest."""
         steps = self.module.get_buffer("steps")
         return ((steps + 1) / self.config.ramp_steps).clamp(max=1) if self.config.ramp_steps else torch.ones_like(steps)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from runtime.engines import backends
 from runtime.engines.backends import open_engine, resolve
-from runtime.engines.ort import OrtEngine
+from runtime.engines.ort import CUDA, OrtEngine
 from runtime.errors import BundleError, ClipFaceFusionError, EngineError
 from runtime.spec import EngineSpec, TensorSpec
 
@@ -124,5 +126,49 @@ def test_a_network_that_reaches_for_another_file_is_refused(tmp_path: Path):
 
 def test_auto_is_an_engine_that_exists_and_an_unknown_one_lists_what_does():
     assert isinstance(open_engine(resolve("auto"), network(), SPEC, 1), OrtEngine)
-    with pytest.raises(ClipFaceFusionError, match="'openvino' does not exist; available: auto, onnxruntime"):
+    with pytest.raises(
+        ClipFaceFusionError, match="'magic' does not exist; available: auto, onnxruntime-cuda, onnxruntime"
+    ):
+        resolve("magic")
+
+
+def test_an_engine_that_is_not_installed_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda library: None)
+    with pytest.raises(ClipFaceFusionError, match=r"engine 'openvino': openvino is not installed: pip install"):
         resolve("openvino")
+
+
+def test_auto_never_names_an_engine_that_computes_in_less(monkeypatch):
+    reduced = dataclasses.replace(backends.BACKENDS["onnxruntime"], precision="bf16")
+    monkeypatch.setattr(backends, "BACKENDS", {"fast": reduced, "exact": backends.BACKENDS["onnxruntime"]})
+    assert resolve("auto") == "exact"
+
+
+def test_a_provider_that_is_not_there_is_an_error_and_never_the_cpu_in_silence():
+    with (
+        pytest.raises(EngineError, match="chose CPUExecutionProvider instead of CUDAExecutionProvider"),
+        pytest.warns(UserWarning),
+    ):
+        OrtEngine(network(), SPEC, threads=1, provider=CUDA)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-cuda-fp16"])
+def test_cuda_without_its_build_says_what_to_install(name):
+    with pytest.raises(
+        ClipFaceFusionError, match=f"engine '{name}': this onnxruntime is the CPU build; .*onnxruntime-gpu"
+    ):
+        resolve(name)
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
+def test_plans_without_a_gpu_say_what_is_missing(name):
+    with pytest.raises(ClipFaceFusionError, match=f"engine '{name}': .*(cannot be imported|cuda-python|CUDA says)"):
+        resolve(name)
+
+
+def test_only_fp32_networks_in_fp32_count_as_exact():
+    assert [name for name, backend in backends.BACKENDS.items() if backend.is_exact] == [
+        "onnxruntime-cuda",
+        "onnxruntime",
+        "openvino",
+    ]

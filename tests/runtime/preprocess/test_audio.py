@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from runtime.errors import RequestError
-from runtime.preprocess.audio import decode_audio, normalise
+from runtime.preprocess.audio import decode_audio, is_silent, normalise
 
 RNG = np.random.default_rng(3)
 
@@ -77,6 +77,13 @@ def with_data_size(data: bytes, size: int) -> bytes:
     return data[:place] + struct.pack("<I", size) + data[place + 4 :]
 
 
+def with_total_samples(flac: bytes, samples: int) -> bytes:
+    """The FLAC file with another number of samples in its header (the lowest 36 bits of 8 bytes of STREAMINFO)."""
+    place = 4 + 4 + 10
+    (packed,) = struct.unpack_from(">Q", flac, place)
+    return flac[:place] + struct.pack(">Q", packed >> 36 << 36 | samples) + flac[place + 8 :]
+
+
 GOOD = encoded(tone(1))
 FLAC = encoded(tone(1), kind="FLAC")
 
@@ -104,6 +111,9 @@ FLAC = encoded(tone(1), kind="FLAC")
         (with_data_size(GOOD, 0xFFFFFFFF), "claims 4294967295 bytes"),
         (GOOD[: len(GOOD) // 2], "is it complete"),
         (FLAC[: len(FLAC) // 2], "cannot decode"),
+        (with_total_samples(FLAC, 40_000), "cannot decode"),
+        (with_total_samples(FLAC, 0), r"does not say how long it is, allowed 0\.25\.\.60 s"),
+        (with_total_samples(FLAC, 2**36 - 1), "lasts"),
     ],
 )
 def test_what_cannot_be_used_is_a_request_error_that_names_the_field(data, message):
@@ -138,6 +148,11 @@ def test_normalise_equals_transformers(offset):
     found = normalise(samples)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("level", "silent"), [(0.0, True), (0.9 / 2**15, True), (2 / 2**15, False), (0.5, False)])
+def test_silence_is_what_no_16_bit_file_could_hold(level, silent):
+    assert is_silent(np.float32(level) * np.sign(tone(1)).astype(np.float32)) is silent
 
 
 def test_silence_stays_finite():

@@ -11,7 +11,16 @@ import pytest
 from PIL import Image
 
 from runtime.errors import RequestError
-from runtime.preprocess.image import clip_pixels, decode_image, identity_pixels, model_pixels
+from runtime.preprocess.image import (
+    check_mask_size,
+    check_photo_size,
+    clip_pixels,
+    decode_image,
+    decode_mask,
+    identity_pixels,
+    mask_pixels,
+    model_pixels,
+)
 
 RNG = np.random.default_rng(7)
 
@@ -122,12 +131,16 @@ def test_of_an_animation_the_first_frame_is_used():
         (b"\xff\xd8\xff", "cannot decode"),
         (encoded(Image.new("RGB", (20, 20)), "GIF"), "cannot decode"),
         (encoded(Image.new("RGB", (20, 20)), "TIFF"), "cannot decode"),
-        (encoded(Image.new("RGB", (1, 1))), "got 1x1 px, allowed 16..4096"),
-        (encoded(Image.new("RGB", (4097, 16))), "got 4097x16 px"),
+        (encoded(Image.new("RGB", (20, 20)), "PDF"), "cannot decode"),
+        (encoded(Image.new("RGB", (20, 20)), "ICO"), "cannot decode"),
+        (
+            encoded(Image.new("RGB", (4097, 16))),
+            "got 4097x16 px, allowed at most 4096 px per side and 16000000 px in all",
+        ),
         (encoded(Image.new("1", (4096, 4000))), "got 4096x4000 px"),
         (png_header(5000, 5000), "got 5000x5000 px"),
-        (png_header(20_000, 20_000), "too many pixels; allowed 16..4096 px per side"),
-        (png_header(0, 20), "cannot decode|got 0x20 px"),
+        (png_header(20_000, 20_000), "got over 178956970 px, allowed at most 4096 px per side"),
+        (png_header(0, 20), "cannot decode"),
         (png_header(4000, 3000), "cannot decode"),
     ],
 )
@@ -135,6 +148,82 @@ def test_what_cannot_be_used_is_a_request_error_that_names_the_field(data, messa
     with pytest.raises(RequestError, match=message) as caught:
         decode_image(data)
     assert caught.value.field == "reference"
+
+
+@pytest.mark.parametrize(
+    ("sides", "image_size", "allowed"),
+    [((1, 1), 256, "64..4096"), ((63, 900), 256, "64..4096"), ((900, 63), 64, "64..4096"), ((31, 40), 32, "32..4096")],
+)
+def test_a_photo_smaller_than_a_face_needs_is_refused(sides, image_size, allowed):
+    with pytest.raises(RequestError, match=f"reference: got {sides[0]}x{sides[1]} px, allowed {allowed} px per side"):
+        check_photo_size(picture(*sides), image_size)
+
+
+@pytest.mark.parametrize("image_size", [16, 32, 64, 256])
+def test_a_model_takes_its_own_pictures_back(image_size):
+    check_photo_size(picture(image_size, image_size), image_size)
+    check_photo_size(picture(64, 64), image_size)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_bytes_after_the_picture_are_not_read(kind):
+    data = encoded(Image.fromarray(picture()), kind)
+    np.testing.assert_array_equal(decode_image(data + b"a motion photo's video" * 1000), decode_image(data))
+
+
+def test_a_colour_profile_is_ignored():
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    pixels = picture()
+    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(pixels), icc_profile=profile)), pixels)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        (Image.new("L", (20, 20), 90), 90),
+        (Image.new("1", (20, 20), 1), 255),
+        (Image.new("RGB", (20, 20), "white"), 255),
+        (Image.new("RGB", (20, 20), (0, 255, 0)), 150),
+        (Image.new("RGBA", (20, 20), (255, 255, 255, 0)), 0),
+        (Image.new("LA", (20, 20), (255, 51)), 51),
+        (Image.fromarray(np.full((20, 20), 0xC123, np.uint16)), 0xC1),
+    ],
+    ids=["grey", "bilevel", "white", "green", "clear", "thin", "deep"],
+)
+def test_a_mask_is_its_brightness_over_black(drawn, expected):
+    mask = decode_mask(encoded(drawn))
+    assert mask.shape == (20, 20) and mask.dtype == np.uint8
+    assert np.abs(mask.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (encoded(Image.new("L", (20, 20)), "JPEG"), "mask: cannot decode as PNG;"),
+        (encoded(Image.new("L", (20, 20)), "WEBP"), "mask: cannot decode as PNG;"),
+        (png_header(5000, 5000), "mask: got 5000x5000 px"),
+        (encoded(Image.new("L", (300, 300)))[:-30], "mask: cannot decode as PNG; is the file complete"),
+    ],
+)
+def test_what_is_no_mask_is_refused(data, message):
+    with pytest.raises(RequestError, match=message):
+        decode_mask(data)
+
+
+def test_a_mask_has_the_size_of_its_upright_photo():
+    check_mask_size(np.zeros((40, 60), np.uint8), picture(60, 40))
+    with pytest.raises(RequestError, match="mask: got 40x60 px, allowed 60x40 px as the photo has"):
+        check_mask_size(np.zeros((60, 40), np.uint8), picture(60, 40))
+
+
+def test_mask_pixels_are_the_middle_square_between_zero_and_one():
+    mask = np.zeros((16, 48), np.uint8)
+    mask[:, 16:32] = 255
+    found = mask_pixels(mask, 8)
+    assert found.shape == (1, 1, 8, 8) and found.dtype == np.float32 and (found == 1).all()
+    assert not mask_pixels(mask[:, :16], 8).any()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

@@ -15,6 +15,7 @@ from runtime.errors import RequestError
 from runtime.preprocess import Preprocessor
 from runtime.preprocess.prepared import Prepared
 from runtime.request import GenerateRequest
+from runtime.settings import SampleSettings
 from runtime.spec import SOURCES, engine_specs
 from tests.fakes import GUIDANCE_SCALE, MODEL, write_bundle
 
@@ -61,21 +62,19 @@ def test_everything_given_is_present_and_fits_the_engines_that_read_it(preproces
     assert prepared.emotion.tolist() == [[0, 0, 0.5, 0, 0, 0, 0, 0]]
 
 
+def settings_of(prepared):
+    return SampleSettings.from_array(prepared.settings)
+
+
 def test_sampling_settings_are_resolved(preprocess, full):
-    prepared = preprocess(full)
-    assert (prepared.seed.tolist(), prepared.num_inference_steps.tolist(), prepared.guidance_scale.tolist()) == (
-        [7],
-        [20],
-        [4.0],
-    )
-    default = preprocess(GenerateRequest(age=3))
-    assert default.guidance_scale.tolist() == [GUIDANCE_SCALE] and default.num_inference_steps.tolist() == [50]
-    assert [default.seed.dtype, default.num_inference_steps.dtype, default.guidance_scale.dtype] == ["i8", "i4", "f4"]
+    asked, default = settings_of(preprocess(full)), settings_of(preprocess(GenerateRequest(age=3)))
+    assert (asked.seed, asked.num_inference_steps, asked.guidance_scale) == (7, 20, 4.0)
+    assert (default.num_inference_steps, default.guidance_scale) == (50, GUIDANCE_SCALE)
 
 
 def test_an_absent_seed_is_drawn_anew_each_time_and_the_report_says_so(preprocess):
     first, second = (preprocess(GenerateRequest(age=3)) for _ in range(2))
-    assert first.seed[0] != second.seed[0] and first.report["seed_was_random"]
+    assert settings_of(first).seed != settings_of(second).seed and first.report["seed_was_random"]
     assert not preprocess(GenerateRequest(age=3, seed=0)).report["seed_was_random"]
 
 
@@ -109,6 +108,43 @@ def test_a_text_that_is_cut_is_warned_about(preprocess):
     assert warning.startswith("text: longer than 77 tokens")
 
 
+def test_a_silent_voice_is_warned_about(preprocess):
+    def warnings(level: float) -> list[str]:
+        file = io.BytesIO()
+        soundfile.write(file, level * np.sin(np.arange(8000)), 16_000, format="WAV")
+        return preprocess(GenerateRequest(audio=file.getvalue())).report["warnings"]
+
+    assert warnings(0.1) == [] and warnings(0.0) == ["audio: silent, it says nothing about a face"]
+
+
+def test_files_are_decoded_by_whom_the_preprocessor_was_given(tmp_path):
+    write_bundle(tmp_path / "bundle")
+    asked = []
+
+    def decode(field: str, data: bytes) -> np.ndarray:
+        asked.append((field, data))
+        shape = {"reference": (20, 30, 3), "mask": (20, 30), "audio": (8000,)}[field]
+        return np.zeros(shape, np.float32 if field == "audio" else np.uint8)
+
+    preprocess = Preprocessor(MODEL, tmp_path / "bundle" / "tokenizer.json", GUIDANCE_SCALE, decode)
+    preprocess(GenerateRequest(audio=b"v", reference=b"p", mask=b"m", edit_from_timestep=500))
+    assert asked == [("audio", b"v"), ("reference", b"p"), ("mask", b"m")]
+
+
+def test_photo_and_mask_have_sizes_that_the_model_can_use(preprocess):
+    def picture(width: int, height: int) -> bytes:
+        file = io.BytesIO()
+        Image.new("RGB", (width, height)).save(file, "PNG")
+        return file.getvalue()
+
+    with pytest.raises(RequestError, match=r"reference: got 40x15 px, allowed 16\.\.4096 px per side"):
+        preprocess(GenerateRequest(reference=picture(40, 15)))
+    edit = GenerateRequest(reference=picture(40, 30), mask=picture(30, 40), edit_from_timestep=500)
+    with pytest.raises(RequestError, match="mask: got 30x40 px, allowed 40x30 px as the photo has"):
+        preprocess(edit)
+    assert preprocess(dataclasses.replace(edit, mask=picture(40, 30))).mask.shape == (1, 1, 16, 16)
+
+
 def test_tensors_survive_the_way_back_and_notes_are_json_bytes(preprocess, full):
     prepared = preprocess(full)
     again = Prepared.from_tensors(prepared.to_tensors())
@@ -129,7 +165,7 @@ def test_without_a_condition_a_request_is_refused_and_the_message_lists_them(pre
 
 def test_a_model_without_conditions_takes_none_and_needs_no_tokenizer(tmp_path):
     noise_alone = Preprocessor(dataclasses.replace(MODEL, cond={}), tmp_path / "nothing", 1.0)
-    assert noise_alone(GenerateRequest(seed=3, needs_condition=False)).seed == 3
+    assert settings_of(noise_alone(GenerateRequest(seed=3, needs_condition=False))).seed == 3
     with pytest.raises(RequestError, match=r"age: this bundle draws from noise alone .* leave age, emotion out"):
         noise_alone(GenerateRequest(age=30, emotion="happy"))
     with pytest.raises(RequestError, match=r"guidance_scale: got 3; this bundle draws from noise alone"):

@@ -19,7 +19,7 @@ from training.data import ingest
 from training.data.cache import DataCache
 from training.data.command import main
 from training.data.decode import read_audio
-from training.data.faults import DataError
+from training.data.faults import DataError, FaultyFileError
 from training.data.ingest import Source, build
 from training.data.readers import records
 from training.data.splits import Splits, divide, save
@@ -182,6 +182,17 @@ class Pack:
         height, width = image.shape[:2]
         points = np.array([[0.3, 0.3], [0.5, 0.3], [0.4, 0.4], [0.33, 0.5], [0.47, 0.5]]) * (width, height)
         return points if image.mean() > 128 else None
+
+
+def test_points_that_are_no_face_s_are_a_named_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        ingest, "_loaded", lambda pack: SimpleNamespace(landmarks=lambda image: np.full((5, 2), 7.0, np.float32))
+    )
+    with pytest.raises(FaultyFileError) as caught:
+        ingest._cut(np.zeros((40, 40, 3), np.uint8), Source("ffhq", tmp_path, SIZE, face_pack=tmp_path))
+    assert (caught.value.reason, caught.value.detail) == ("bad landmarks", "the face's points spread over 0 px")
 
 
 def test_a_face_pack_aligns_faces_and_skips_pictures_without_one(

@@ -8,26 +8,39 @@ from typing import Any
 import numpy as np
 
 from runtime.conditioning import Conditioner
+from runtime.envelope import Envelope
+from runtime.feature_cache import FeatureCache
 from runtime.preprocess.prepared import Prepared
-from runtime.wire import NOTES, SAMPLER_ENGINES, SAMPLING_FIELDS
-from triton_repo.boundary import answered, json_array
+from runtime.settings import SampleSettings
+from runtime.wire import FEATURE_CACHE_BYTES, INNER_KEY, MODEL, SAMPLER_ENGINES
+from triton_repo.boundary import answered, arrays_of, parameters_of
 from triton_repo.bundle import open_bundle
-from triton_repo.live import LiveRequests
+from triton_repo.ledger import Ledger
+from triton_repo.metrics import CacheMetrics
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         bundle = open_bundle(args)
-        for name in bundle.specs:
-            if name not in SAMPLER_ENGINES:
-                bundle.engine(name)  # now, so that no caller waits for it
-        self._condition = Conditioner(bundle)
-        self._live = LiveRequests()
+        parameters = parameters_of(args)
+        engines = [name for name in bundle.specs if name not in SAMPLER_ENGINES]
+        for name in engines:
+            bundle.engine(name)  # now, so that no caller waits for it
+        cache = FeatureCache(int(parameters[FEATURE_CACHE_BYTES]), CacheMetrics(engines))
+        self._condition = Conditioner(bundle, cache)
+        self._ledger = Ledger(MODEL, parameters[INNER_KEY])
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [answered(request, self._conditioned) for request in requests]
+        return [self._answered(request) for request in requests]
 
-    def _conditioned(self, tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        with self._live.left_on_failure():
-            cond, report = self._condition(Prepared.from_tensors(tensors))
-        return {**cond, **{name: tensors[name] for name in SAMPLING_FIELDS}, NOTES: json_array(report)}
+    def _answered(self, request: Any) -> Any:
+        entry = self._ledger.passed_on(request)
+
+        def conditioned() -> Mapping[str, np.ndarray]:
+            with entry.answered_on_failure():
+                prepared = Prepared.from_tensors(arrays_of(request))
+                SampleSettings.from_array(prepared.settings).check_deadline()  # it may have waited here for long
+                tenant = Envelope.from_triton(request.request_id(), request.parameters()).tenant
+                return self._condition(prepared, tenant).to_tensors()
+
+        return answered(request, conditioned)

@@ -1,43 +1,49 @@
-"""Triton model `ddim`: the last step of the ensemble. Hands its request to `sampler`, waits, and passes the answer on.
+"""Triton model `ddim`: the last step of the ensemble. Hands its request to `sampler`, waits, and passes the image on.
 
-An ensemble may not hold a decoupled model, so this unary one stands for it. It runs in as many processes as jobs may be live,
-each of which imports no engine.
+An ensemble may not hold a decoupled model, so this unary one stands for it. It answers after `execute` has returned, so one process
+that imports no engine is enough: all its requests are in the sampler's queue at once, where their priorities count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import triton_python_backend_utils as pb_utils
+import numpy as np
 
-from runtime.errors import EngineError
-from runtime.wire import OUTPUTS
-from triton_repo.boundary import decoded_status, refusal, status_of
-from triton_repo.live import LiveRequests
+from runtime.wire import FINAL, MAX_LIVE_REQUESTS, MODEL, OUTPUTS
+from triton_repo.boundary import arrays_of
+from triton_repo.job import EndedCalls, Job
+from triton_repo.ledger import Ledger
+from triton_repo.responder import Reply, Responder
+from triton_repo.sampler_process import SamplerProcess
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        self._live = LiveRequests()
+        self._ledger = Ledger(MODEL)
+        self._responder = Responder(problem=SamplerProcess().problem)
+        self._ended = EndedCalls()
+        self._waiting = ThreadPoolExecutor(MAX_LIVE_REQUESTS, "ddim")
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        return [self._passed_on(request) for request in requests]
+    def execute(self, requests: list[Any]) -> list[None]:
+        for request in requests:
+            reply = self._responder.open(request, self._ledger.passed_on(request))
+            try:
+                self._waiting.submit(self._pass_on, reply, arrays_of(request))
+            except Exception as error:
+                reply.fail(error)
+        return [None] * len(requests)
 
-    def _passed_on(self, request: Any) -> Any:
+    def finalize(self) -> None:
+        self._waiting.shutdown(wait=False, cancel_futures=True)
+        self._responder.close()
+
+    def _pass_on(self, reply: Reply, conditioned: Mapping[str, np.ndarray]) -> None:
         try:
-            call = pb_utils.InferenceRequest(
-                model_name="sampler",
-                request_id=request.request_id(),
-                requested_output_names=list(OUTPUTS),
-                inputs=request.inputs(),
-            )
-            answers = [each for each in call.exec(decoupled=True) if each.has_error() or each.output_tensors()]
-            if len(answers) != 1:
-                raise EngineError(f"sampler: got {len(answers)} answers, expected 1")
-            if answers[0].has_error():
-                return refusal(*decoded_status(answers[0].error().message()))
-            return pb_utils.InferenceResponse(answers[0].output_tensors())
+            for part in Job(reply.request_id, self._ended).parts(conditioned):
+                if part[FINAL][0]:
+                    reply.finish({name: part[name] for name in OUTPUTS})
         except Exception as error:
-            return refusal(*status_of(error, request.request_id()))
-        finally:
-            self._live.leave()
+            reply.fail(error)

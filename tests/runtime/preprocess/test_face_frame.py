@@ -1,4 +1,4 @@
-"""Turn, scale and shift are undone; the FFHQ frame is FFHQ's."""
+"""Turn, scale and shift are undone; the FFHQ frame is FFHQ's; the middle square is cut as it always was."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.training.data.media import pixels
-from training.data.align import ARCFACE, FFHQ, Frame, align, similarity
-from training.data.faults import FaultyFileError
+from runtime.errors import RequestError
+from runtime.preprocess.face_frame import ARCFACE, FFHQ, Frame, align, corners, cut, inverse, middle_matrix, similarity
+from runtime.preprocess.image import middle_square
 
 FRAMES = pytest.mark.parametrize("frame", [FFHQ, ARCFACE], ids=lambda frame: frame.name)
+
+
+def pixels(seed: int, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8, smooth, another picture for every seed."""
+    knots = np.random.default_rng(seed).integers(0, 256, (3, 3, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(knots).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def moved(points: np.ndarray, degrees: float, scale: float, shift: tuple[float, float]) -> np.ndarray:
@@ -119,5 +126,23 @@ def test_arcface_matrix_equals_insightface() -> None:
     ids=["nan", "one place", "elsewhere", "huge", "swapped sides"],
 )
 def test_points_that_are_no_face_are_refused(points: np.ndarray) -> None:
-    with pytest.raises(FaultyFileError, match="bad landmarks"):
+    with pytest.raises(RequestError, match=r"reference: the face('s points| reaches)") as caught:
         align(pixels(0, 128, 128), points, 64)
+    assert caught.value.field == "reference"
+
+
+@pytest.mark.parametrize(("width", "height", "size"), [(90, 60, 32), (60, 91, 32), (64, 64, 64), (301, 200, 128)])
+def test_the_middle_s_matrix_takes_the_photo_to_the_middle_square(width: int, height: int, size: int) -> None:
+    photo = pixels(5, height, width)
+    found = cut(photo, middle_matrix(width, height, size), size).astype(int)
+    assert np.abs(found - middle_square(photo, size)).mean() < 1  # two ways of resampling one place
+    elsewhere = middle_matrix(width, height, size)
+    elsewhere[:, 2] += 3
+    assert np.abs(cut(photo, elsewhere, size).astype(int) - middle_square(photo, size)).mean() > 2
+
+
+def test_corners_of_a_square_lie_where_its_pixels_come_from() -> None:
+    matrix = similarity(moved(FFHQ.at(128), 30, 2.0, (80, 40)), FFHQ.at(128))
+    found = corners(matrix, 128)
+    assert np.linalg.norm(found[1] - found[0]) == pytest.approx(256)
+    assert found[0] == pytest.approx(inverse(matrix) @ [-0.5, -0.5, 1])

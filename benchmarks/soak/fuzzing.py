@@ -1,0 +1,48 @@
+"""Twenty thousand damaged requests: each is answered or refused as wrong, nothing hangs, and the server is as before."""
+
+from __future__ import annotations
+
+from benchmarks.faults import Service
+from benchmarks.fuzz import check_served
+from benchmarks.soak.ledger import OK, Ledger, never_answered
+from benchmarks.soak.scenario import Finding, Plan, restarts
+from benchmarks.soak.traffic import ANSWER_LIMIT_S, ONCE, known
+from benchmarks.soak.watch import look
+from runtime.client import Client
+from runtime.wire import MODEL, STREAM_MODEL
+
+CASES = 20_000
+GROWTH_BYTES = 20 * 2**20
+
+
+def run(plan: Plan) -> Finding:
+    """Half of the cases to each public model. Damaged messages are refused by Triton itself, so its books cannot be compared."""
+    finding = Finding("fuzzing")
+    (asked, *_) = known(plan.bundle, plan.steps)
+    with Service(plan.bundle).wait_until_ready() as service:
+        check_served(service.url, plan.seed + 1, plan.sized(CASES // 20))  # every path walked once
+        before = look(service.pid)
+        found = [check_served(service.url, plan.seed, plan.sized(CASES // 2), model) for model in (MODEL, STREAM_MODEL)]
+        after = look(service.pid)
+        ledger = Ledger()
+        with Client(service.url, ANSWER_LIMIT_S, ONCE) as client:
+            ledger.book("after", lambda name: client(asked.request, request_id=name).image, asked.picture, OK)
+        if live := never_answered(service.metrics_url):
+            finding.problems.append(f"{live} requests were taken by the server and never answered")
+        failures = restarts(service)
+    grown = {
+        figure: value - before.get(figure, 0)
+        for figure, value in after.items()
+        if figure.endswith("private_bytes") and "decoder" not in figure
+    }
+    finding.facts |= {
+        "answered": sum(each.answered for each in found),
+        "refused": sum(each.refused for each in found),
+        "slowest_s": round(max(each.slowest_s for each in found), 3),
+        "restarts": len(failures),
+        "grown_mb": {figure: round(value / 2**20, 1) for figure, value in grown.items()},
+    }
+    finding.problems += [problem for each in found for problem in each.problems] + ledger.problems()
+    finding.problems += [f"{figure} grew by {value} bytes" for figure, value in grown.items() if value > GROWTH_BYTES]
+    finding.problems += failures
+    return finding
