@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         for name in starts[0]
     }
     modules = slowest_imports(SHOWN_MODULES)
-    rows = [(name, *phase.values()) for name, phase in phases.items()]
+    rows: list[tuple[str | float, ...]] = [(name, *phase.values()) for name, phase in phases.items()]
     print(Table(f"cold start, {arguments.engine}, s", ("phase", "median", "least", "CPU"), rows).text())
     print(Table("\nimports by themselves", ("module", "ms"), list(modules.items())).text())
     return {

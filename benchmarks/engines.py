@@ -162,8 +162,8 @@ def measure(
             raise ClipFaceFusionError(f"'{TORCH}' is what all are compared with, and it does not run: {missing[TORCH]}")
         results = {name: np.load(scratch / f"{n}.npy") for n, name in enumerate(workers, 1)}
         errors = {name: relative_error(results[name], results[TORCH]) for name in workers if name in precisions}
-        for name, error in errors.items():
-            check_parity(name, error, precisions[name])
+        for name, away in errors.items():
+            check_parity(name, away, precisions[name])
         timed = take_turns({name: partial(worker.call, 1) for name, worker in workers.items()}, repeats)
         measured = {
             name: Measured(precisions[name], errors[name], timed[name]["call"], workers[name].peak_mb())

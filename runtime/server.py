@@ -17,10 +17,8 @@ from runtime.bundle import Bundle
 from runtime.canary import Canary
 from runtime.errors import UnavailableError
 from runtime.repository import build_repository
-from runtime.tritonserver import LOOPBACK, TritonProcess, unavailable_reason
+from runtime.tritonserver import LOOPBACK, TritonProcess
 from runtime.wire import LIVE_REQUESTS, STEP_SECONDS, STOPPING
-
-__all__ = ["Server", "unavailable_reason"]
 
 START_LIMIT_S = 600  # a large bundle is hashed and loaded by several processes
 DRAIN_S = 30.0

@@ -110,7 +110,9 @@ RULES = {
         ours=("triton_repo", "runtime"),
         others=frozenset({"numpy", "triton_python_backend_utils"}),
     ),
-    "benchmarks": Rule(ours=("benchmarks", "runtime", "training", "clipfacefusion")),
+    "benchmarks": Rule(
+        ours=("benchmarks", "runtime", "training", "export.exportable", "export.to_onnx", "clipfacefusion")
+    ),
     "examples": Rule(ours=("clipfacefusion",), others=frozenset({"numpy", "PIL", "tritonclient"})),
     "clipfacefusion.py": Rule(ours=("runtime",), others=frozenset()),
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import tritonserver
+from runtime import installation, tritonserver
 from runtime.__main__ import _parser
 from runtime.supervisor import add_arguments
 
@@ -69,7 +69,7 @@ def test_the_cpu_image_serves_with_flags_that_exist():
 
 def test_the_cpu_image_has_a_python_that_tritonserver_s_wheel_supports():
     version = re.match(r"python:(\d+)\.(\d+)-", last("Containerfile", "FROM"))
-    assert tuple(map(int, version.groups())) in tritonserver.PYTHON_VERSIONS
+    assert tuple(map(int, version.groups())) in installation.PYTHON_VERSIONS
 
 
 def test_the_gpu_image_stands_on_a_triton_without_the_known_holes():

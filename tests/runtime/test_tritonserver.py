@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import json
 import os
-import platform
 import signal
 import socket
 import subprocess
@@ -20,13 +18,11 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 
 import runtime
-from runtime import tritonserver
 from runtime.errors import UnavailableError
-from runtime.tritonserver import TritonProcess, unavailable_reason
+from runtime.installation import unavailable_reason
+from runtime.tritonserver import TritonProcess
 
 needs_tritonserver = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
-
-VersionInfo = collections.namedtuple("VersionInfo", "major minor micro releaselevel serial")
 
 MODEL = """
 import os, sys
@@ -43,40 +39,6 @@ input { name: "x" data_type: TYPE_FP32 dims: 1 }
 output { name: "y" data_type: TYPE_STRING dims: 1 }
 instance_group { count: 1 kind: KIND_CPU }
 """
-
-
-def test_another_system_is_named(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(platform, "system", lambda: "Darwin")
-    assert "needs Linux, this is Darwin" in unavailable_reason()
-
-
-def test_another_processor_is_named(monkeypatch):
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    assert "this is aarch64" in unavailable_reason()
-
-
-@pytest.mark.parametrize(("libc", "shown"), [("glibc 2.31", "this system has glibc 2.31"), (None, "no glibc")])
-def test_an_older_or_missing_glibc_is_named(monkeypatch, libc, shown):
-    monkeypatch.setattr("os.confstr", lambda name: libc)
-    assert shown in unavailable_reason()
-
-
-def test_a_python_without_a_stub_is_named(monkeypatch):
-    monkeypatch.setattr(sys, "version_info", VersionInfo(3, 13, 1, "final", 0))
-    assert "needs Python 3.11 or 3.12, this is 3.13" in unavailable_reason()
-
-
-def test_a_missing_wheel_tells_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setattr(tritonserver, "_wheel", lambda: None)
-    assert 'pip install "clipfacefusion[serve]"' in unavailable_reason()
-    with pytest.raises(UnavailableError, match="pip install"):
-        tritonserver.find()
-
-
-def test_an_interpreter_without_a_shared_libpython_is_told_what_to_install(monkeypatch):
-    monkeypatch.setattr(tritonserver, "_libpython", lambda: None)
-    assert "libpython3." in unavailable_reason()
 
 
 @pytest.fixture
