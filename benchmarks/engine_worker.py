@@ -39,7 +39,7 @@ GEMM_GFLOP = 2 * GEMM_SIZE**3 / 1e9
 
 
 class Worker:
-    """A contender's process; a context manager. Raises ClipFaceFusionError with the contender's own reason."""
+    """A contender's process, starting; a context manager. All raise ClipFaceFusionError with the contender's own reason."""
 
     def __init__(self, network: Network, contender: str, threads: int) -> None:
         self.contender = contender
@@ -48,11 +48,10 @@ class Worker:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        try:
-            self.provider: str = self._answer()["provider"]
-        except BaseException:
-            self.close()
-            raise
+
+    def ready(self) -> str:
+        """Wait, once, until it can be called; what computes, in its library's words."""
+        return str(self._answer()["provider"])
 
     def call(self, batch: int, to: Path | None = None) -> dict[str, float]:
         """One call of `batch` rows: {"call": its ms}, measured inside the process. `to` receives the result."""

@@ -39,7 +39,7 @@ from runtime.errors import ClipFaceFusionError
 from runtime.manifest import ONNX
 
 EXAMPLE = "bundles/demo --json out/engines.json --markdown out/engines.md --plot out/engines.png"
-PACKAGES = ("torch", "diffusers", "onnxruntime", "numpy")
+PACKAGES = ("torch", "diffusers", "onnxruntime", "openvino", "numpy")
 FP32, BF16 = "fp32", "bf16"
 GEMM = {FP32: GEMM_FP32, BF16: GEMM_BF16}
 # Contenders of torch by the precision that they compute in; engines say theirs in `BACKENDS`.
@@ -150,17 +150,18 @@ def measure(
     """Calls of one row: what each contender reached, the matrix product's times by precision, and who did not run with the reason."""
     missing: dict[str, str] = {}
     with ExitStack() as stack:
-        workers: dict[str, Worker] = {}
-        for name in [*precisions, *(GEMM[way] for way in sorted(set(precisions.values())))]:
+        names = [*precisions, *(GEMM[way] for way in sorted(set(precisions.values())))]
+        workers = {name: stack.enter_context(Worker(network, name, threads)) for name in names}  # starting side by side
+        for n, name in enumerate(names):
             try:
-                workers[name] = stack.enter_context(Worker(network, name, threads))
-                workers[name].call(1, scratch / f"{len(workers)}.npy")
+                workers[name].ready()
+                workers[name].call(1, scratch / f"{n}.npy")
             except ClipFaceFusionError as error:
                 missing[name] = str(error).removeprefix(f"{name}: ")
-                workers.pop(name, None)
+                del workers[name]
         if TORCH not in workers:
             raise ClipFaceFusionError(f"'{TORCH}' is what all are compared with, and it does not run: {missing[TORCH]}")
-        results = {name: np.load(scratch / f"{n}.npy") for n, name in enumerate(workers, 1)}
+        results = {name: np.load(scratch / f"{n}.npy") for n, name in enumerate(names) if name in workers}
         errors = {name: relative_error(results[name], results[TORCH]) for name in workers if name in precisions}
         for name, away in errors.items():
             check_parity(name, away, precisions[name])
@@ -176,6 +177,7 @@ def measure(
 def scale(network: Network, contender: str, threads: int, batches: list[int], repeats: int) -> dict[str, Any]:
     """A fresh process, all batch sizes in turn: ms per row by batch size, and the most memory once the largest has run."""
     with Worker(network, contender, threads) as worker:
+        worker.ready()
         timed = take_turns({str(batch): partial(worker.call, batch) for batch in batches}, max(1, repeats // 4))
         return {
             "ms_per_row": {batch: round(parts["call"].median / int(batch), 4) for batch, parts in timed.items()},

@@ -39,7 +39,7 @@ TORCH, TORCH_COMPILE = "diffusers, torch eager channels_last", "diffusers, torch
 TORCH_BF16, ONNX_LOOP = "diffusers, torch bf16 autocast", "diffusers loop, onnxruntime"
 PEERS = (TORCH, TORCH_COMPILE, TORCH_BF16, ONNX_LOOP)
 EXAMPLE = "bundles/demo --json out/pipeline.json --markdown out/pipeline.md --plot out/pipeline.png"
-PACKAGES = ("torch", "diffusers", "onnxruntime", "numpy")
+PACKAGES = ("torch", "diffusers", "onnxruntime", "openvino", "numpy")
 # FP32 engines agree to 1e-6 per call, and a UNet with guidance may amplify that over the steps; a wrong step, scale or timestep is
 # off by more than 1e-2. Two levels: one of rounding, one of the decoder.
 LATENT_LIMIT = 1e-3

@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             rows.append(tuple(row))
     header = ["computed by", "autoencoder dB"]
     for iterations in ITERATIONS:
-        header += [f"{iterations} iterations dB", "at most lost dB"]
+        header += [f"{iterations} iterations dB", f"{iterations} lose at most dB"]
     print(table(header, rows))
     return {
         "people": len(photos),

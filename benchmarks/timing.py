@@ -14,6 +14,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -103,7 +104,7 @@ def take_turns(
 
 
 def machine_facts(packages: Sequence[str]) -> dict[str, Any]:
-    """What the numbers depend on: processor, usable cores, system, Python, and the versions of `packages`.
+    """What the numbers depend on: processor, usable cores, system, Python, and the versions of those `packages` that are installed.
 
     `load_1min` tells how busy the machine has been; ask before measuring, which is a load itself.
     """
@@ -113,7 +114,7 @@ def machine_facts(packages: Sequence[str]) -> dict[str, Any]:
         "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {package: metadata.version(package) for package in packages},
+        "versions": _versions(packages),
     }
 
 
@@ -138,6 +139,14 @@ def publish(document: Mapping[str, Any], out: Path | None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document))
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def _cpu_model() -> str:

@@ -48,7 +48,7 @@ YARDSTICKS = {
         },
         ModelSpec(256, (3, 256, 256), is_latent=False, cond={}, **NO_ENCODERS),  # type: ignore[arg-type]
     ),
-    # The demo's kind of UNet for pictures of 256x256: eightfold smaller latents, six tokens, 62 M.
+    # The demo's kind of UNet for pictures of 256x256: eightfold smaller latents, six tokens, 68 M.
     "latent-256": Yardstick(
         {
             "_class_name": "UNet2DConditionModel",

@@ -322,9 +322,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--log-file", type=Path, help="file that receives the server's log (default: kept only while it runs)"
     )
     parser.add_argument("--json", action="store_true", help="say what happens as one JSON object per line")
-    parser.epilog = "\n".join(
-        [parser.epilog or "", "", "exit status:", *(f"  {status:d}  {text}" for status, text in MEANING.items())]
-    )
+    statuses = (f"  {status:d}  {text}" for status, text in MEANING.items())
+    parser.epilog = "\n".join(["exit status:", *statuses, "", parser.epilog or ""])
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -79,7 +79,7 @@ def trials(subject: Subject, settings: Settings) -> Iterator[Trial]:
         yield Trial(AGE, row, "age", replace(request, age=shot.age), shot)
         yield Trial(MASKED, row, "age", replace(request, age=shot.age, mask=subject.mask()), shot)
         yield from _from_noise(AGE, row, "age", replace(request, age=shot.age), shot, settings)
-        yield Trial(WORDS, "age", "age", replace(request, text=subject.words(shot, "age")), shot)
+        yield Trial(WORDS, row, "age", replace(request, text=subject.words(shot, "age")), shot)
     for emotion in EMOTIONS:
         shot = subject.feeling(emotion)
         asked = replace(request, emotion=emotion)
@@ -87,7 +87,7 @@ def trials(subject: Subject, settings: Settings) -> Iterator[Trial]:
         if emotion in _spoken(subject):
             yield from _from_noise(EMOTION, emotion, "emotion", asked, shot, settings)
             yield Trial(VOICE, emotion, "emotion", replace(request, audio=subject.voice(emotion)), shot)
-            yield Trial(WORDS, "emotion", "emotion", replace(request, text=subject.words(shot, "emotion")), shot)
+            yield Trial(WORDS, emotion, "emotion", replace(request, text=subject.words(shot, "emotion")), shot)
 
 
 def sweeps(subject: Subject, settings: Settings) -> Iterator[Trial]:

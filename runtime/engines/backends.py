@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from runtime.engines import Engine
 from runtime.errors import ClipFaceFusionError, EngineError
@@ -19,6 +20,7 @@ AUTO = "auto"
 BF16_ENGINE = "openvino-bf16"
 # TF32 rounds the factors of every product to 10 bits, and is CUDA's default: an engine that calls itself exact does without.
 CUDA_OPTIONS: Mapping[str, str] = {"use_tf32": "0"}
+CUDA_LIBRARY = "libonnxruntime_providers_cuda.so"  # what the GPU build of onnxruntime has and the CPU build has not
 LOOP = ("unet",)  # what BF16 pays for; all else runs once per request and stays exact
 GPU_PACKAGE = "pip install --force-reinstall --no-deps 'onnxruntime-gpu[cuda,cudnn]==1.31.*'"
 
@@ -107,9 +109,9 @@ def _needs(library: str, extra: str) -> Callable[[], str | None]:
 
 
 def _no_cuda() -> str | None:
-    from runtime.engines.ort import CUDA, providers
-
-    if CUDA not in providers():
+    package = importlib.util.find_spec("onnxruntime")  # looked at, not imported: whoever only asks loads no library
+    folders = package.submodule_search_locations or () if package else ()
+    if not any(Path(folder, "capi", CUDA_LIBRARY).is_file() for folder in folders):
         return f"this onnxruntime is the CPU build; as the last step of an installation: {GPU_PACKAGE}"
     return _no_gpu()
 

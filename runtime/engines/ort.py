@@ -80,11 +80,6 @@ class OrtEngine:
         del self._session
 
 
-def providers() -> list[str]:
-    """What this build of the library can compute with; whether the machine has it is another question."""
-    return onnxruntime.get_available_providers()
-
-
 def _check_tensors(engine: str, kind: str, expected: tuple[TensorSpec, ...], found: list) -> None:
     """BundleError unless the session's tensors are those of the spec: names in order, types, ranks, fixed sizes."""
     names = [tensor.name for tensor in found]

@@ -62,7 +62,7 @@ class OvEngine:
         sizes = self.spec.check_inputs(inputs)
         try:
             request = self._request(sizes["B"] if self._only_batch_is_free else 0)
-            answers = request.infer(dict(inputs), share_inputs=True, share_outputs=False)
+            answers = request.infer(dict(inputs), share_inputs=True, share_outputs=True)
             outputs = {tensor.name: np.array(answers[tensor.name], order="C") for tensor in self.spec.outputs}
         except Exception as error:
             raise EngineError(f"{self.spec.name}: openvino failed: {first_line(error)}") from error

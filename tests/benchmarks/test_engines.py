@@ -39,6 +39,9 @@ def test_a_contender_that_computes_something_else_stops_the_run(network: Network
         def __init__(self, network: Network, contender: str, threads: int) -> None:
             self.contender, self.value = contender, 1.0 + (contender == "onnxruntime")
 
+        def ready(self) -> str:
+            return "fake"
+
         def call(self, batch: int, to: Path | None = None) -> dict[str, float]:
             np.save(to, np.full(3, self.value, np.float32))
             return {"call": 1.0}
@@ -78,18 +81,21 @@ def test_autocast_is_another_precision_than_eager(network: Network) -> None:
 
 def test_a_process_answers_times_and_memory_and_says_why_it_cannot(network: Network, tmp_path: Path) -> None:
     with Worker(network, "onnxruntime", threads=1) as worker:
-        assert worker.provider == "CPUExecutionProvider"
+        assert worker.ready() == "CPUExecutionProvider"
         assert worker.call(2, tmp_path / "result.npy")["call"] > 0
         assert 10 < worker.peak_mb() < 2000
     assert np.load(tmp_path / "result.npy").shape == (2, *network.model.sample_shape)
-    with pytest.raises(ClipFaceFusionError, match=r"onnxruntime: BundleError: .*not an ONNX file"):
-        Worker(dataclasses.replace(network, onnx=Path(__file__)), "onnxruntime", threads=1)
+    with (
+        Worker(dataclasses.replace(network, onnx=Path(__file__)), "onnxruntime", threads=1) as worker,
+        pytest.raises(ClipFaceFusionError, match=r"onnxruntime: BundleError: .*not an ONNX file"),
+    ):
+        worker.ready()
 
 
 def test_a_run_ends_with_a_document_and_writes_page_and_picture(
     micro_bundle: Path, micro_checkpoint: Path, tmp_path: Path, capsys
 ) -> None:
-    flags = ["--checkpoint", str(micro_checkpoint), "--repeats", "1", "--batches", "1", "2", "--threads", "1"]
+    flags = ["--checkpoint", str(micro_checkpoint), "--repeats", "1", "--batches", "--threads", "1"]
     without = [name for name in contenders() if name not in (TORCH, "onnxruntime")]
     outputs = ["--markdown", str(tmp_path / "e.md"), "--plot", str(tmp_path / "e.png")]
     assert main(["engines", str(micro_bundle), *flags, *outputs, "--without", *without]) == 0
@@ -97,17 +103,25 @@ def test_a_run_ends_with_a_document_and_writes_page_and_picture(
     assert list(document["contenders"]) == [TORCH, "onnxruntime"] and not document["not_run"]
     assert document["contenders"]["onnxruntime"]["relative_error"] < 1e-5
     assert document["gemm_gflops"].keys() == {FP32} and document["gemm_gflops"][FP32] > 0
-    assert document["scaling"]["onnxruntime"]["ms_per_row"].keys() == {"1", "2"}
     assert "| onnxruntime |" in (tmp_path / "e.md").read_text()
     assert (tmp_path / "e.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_batch_sizes_share_one_process_and_are_told_per_row(network: Network) -> None:
+    found = engines.scale(network, "onnxruntime", 1, [1, 2], repeats=1)
+    assert found["ms_per_row"].keys() == {"1", "2"} and min(found["ms_per_row"].values()) > 0
+    assert found["peak_mb"] > 10
 
 
 def test_who_did_not_run_is_told_with_the_reason(network: Network, monkeypatch, tmp_path: Path) -> None:
     class Fake(Worker):
         def __init__(self, network: Network, contender: str, threads: int) -> None:
             self.contender = contender
-            if contender == TORCH_COMPILE:
-                raise ClipFaceFusionError(f"{contender}: no C++ compiler")
+
+        def ready(self) -> str:
+            if self.contender == TORCH_COMPILE:
+                raise ClipFaceFusionError(f"{self.contender}: no C++ compiler")
+            return "fake"
 
         def call(self, batch: int, to: Path | None = None) -> dict[str, float]:
             if to is not None:

@@ -16,6 +16,7 @@ from PIL import Image
 import runtime.client
 import runtime.pipeline
 from runtime.__main__ import main
+from runtime.access import Access
 from runtime.batcher import BUCKETS
 from runtime.errors import UnavailableError
 from runtime.manifest import MANIFEST_FILE, Manifest
@@ -167,8 +168,8 @@ def test_verify_fails_on_plans_that_never_ran_unless_that_is_allowed(full_bundle
 
 def test_request_asks_the_server_and_saves_what_it_answers(monkeypatch, tmp_path, capsys):
     class FakeClient:
-        def __init__(self, url, timeout_s):
-            asked.append((url, timeout_s))
+        def __init__(self, url, timeout_s, access):
+            asked.append((url, timeout_s, access))
 
         def __enter__(self):
             return self
@@ -181,11 +182,15 @@ def test_request_asks_the_server_and_saves_what_it_answers(monkeypatch, tmp_path
             return GenerateResult(np.zeros((8, 8, 3), np.uint8), {"seed": 3})
 
     asked = []
+    monkeypatch.setenv("CLIPFACEFUSION_TOKEN", "t0ken")
     monkeypatch.setattr(runtime.client, "Client", FakeClient)
     out = tmp_path / "face.png"
-    flags = ["--url", "host:1", "--timeout", "7", "--text", "a man", "--out", str(out)]
+    flags = ["--url", "host:1", "--timeout", "7", "--tls", "--tenant", "acme", "--text", "a man", "--out", str(out)]
     assert main(["request", *flags]) == 0
-    assert asked == [("host:1", 7.0), "a man"] and json.loads(capsys.readouterr().out)["seed"] == 3
+    assert (
+        asked == [("host:1", 7.0, Access(tls=True, token="t0ken", tenant="acme")), "a man"]
+        and json.loads(capsys.readouterr().out)["seed"] == 3
+    )
     assert read_provenance(out)["seed"] == 3
 
 

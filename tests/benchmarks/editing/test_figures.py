@@ -23,9 +23,21 @@ from benchmarks.editing.figures import (
     values_of,
 )
 from benchmarks.editing.report import markdown
-from benchmarks.editing.sheets import draw
+from benchmarks.editing.sheets import draw, file_name
 from benchmarks.editing.subject import OWN_PICTURES, SAME_PICTURE, Subject, subjects
-from benchmarks.editing.trials import AGE, EDIT, EMOTION, MASKED, ROUND_TRIP, VOICE, Settings, Trial, sweeps, trials
+from benchmarks.editing.trials import (
+    AGE,
+    EDIT,
+    EMOTION,
+    MASKED,
+    ROUND_TRIP,
+    VOICE,
+    Settings,
+    Trial,
+    strip,
+    sweeps,
+    trials,
+)
 from runtime.emotions import EMOTIONS
 from runtime.errors import ClipFaceFusionError
 from training.evaluation.panel import Panel, load
@@ -109,6 +121,13 @@ def test_every_emotion_is_asked_of_everybody_and_years_stay_in_the_world(people)
         years = [t.shot.age - subject.shot.age for t in asked if (t.series, t.who) == (AGE, EDIT)]
         assert years and {round(abs(each)) for each in years} == {30}
         assert all(t.request.age == pytest.approx(t.shot.age) for t in asked if t.request.age is not None)
+
+
+def test_no_two_trials_of_a_person_share_a_place(people):
+    """Their pictures are kept by series, row, change and who."""
+    for subject in people:
+        asked = [*trials(subject, Settings()), *sweeps(subject, Settings()), *strip(subject, Settings())]
+        assert len({file_name(subject, trial) for trial in asked}) == len(asked)
 
 
 def test_what_comes_from_noise_is_no_edit_and_shares_its_wish(people):
