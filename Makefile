@@ -16,7 +16,7 @@ TYPED := runtime export training benchmarks triton_repo/boundary.py triton_repo/
 # Tiny networks: one thread each is fastest, and the runners of the suite do not fight over cores.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 # Prints "serve" where tritonserver can run, once installed; `unavailable_reason` needs nothing but the standard library.
-CAN_SERVE := from runtime import installation as t; why = t.unavailable_reason(); print("" if why and t.INSTALL not in why else "serve")
+CAN_SERVE := from runtime.serving import installation as t; why = t.unavailable_reason(); print("" if why and t.INSTALL not in why else "serve")
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check soak gpu-verify clean

@@ -21,7 +21,7 @@ from runtime.client import Client
 from runtime.errors import ClipFaceFusionError
 from runtime.pipeline import Pipeline
 from runtime.request import GenerateRequest, GenerateResult
-from runtime.server import Server
+from runtime.serving.server import Server
 
 Generate = Callable[[GenerateRequest], GenerateResult]
 

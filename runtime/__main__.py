@@ -122,14 +122,14 @@ def edit(arguments: argparse.Namespace) -> int:
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve a bundle until interrupted."""
-    from runtime.supervisor import run
+    from runtime.serving.supervisor import run
 
     return run(arguments)
 
 
 def repository(arguments: argparse.Namespace) -> int:
     """Write a Triton model repository for a bundle, to be served by a tritonserver of your own."""
-    from runtime.repository import run
+    from runtime.serving.repository import run
 
     return run(arguments)
 
@@ -216,13 +216,13 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
     command = _command(commands, serve, "bundles/demo --grpc-port 8001")
     if argv[:1] == ["serve"]:  # likewise
-        from runtime.supervisor import add_arguments
+        from runtime.serving.supervisor import add_arguments
 
         add_arguments(command)
 
     command = _command(commands, repository, "bundles/demo out/models --flavour native")
     if argv[:1] == ["repository"]:  # likewise
-        from runtime.repository import add_arguments
+        from runtime.serving.repository import add_arguments
 
         add_arguments(command)
 

@@ -23,14 +23,14 @@ from PIL import Image
 from runtime.client import Client
 from runtime.emotions import EMOTIONS
 from runtime.errors import BundleError, ClipFaceFusionError
-from runtime.installation import unavailable_reason
 from runtime.manifest import Manifest, read_checked
 from runtime.pipeline import Pipeline
 from runtime.preprocess.audio import decode_audio
 from runtime.preprocess.image import decode_image
 from runtime.report import TIMINGS
 from runtime.request import DEFAULT_STEPS, GenerateRequest, GenerateResult
-from runtime.server import Server
+from runtime.serving.installation import unavailable_reason
+from runtime.serving.server import Server
 from runtime.sheet import Cell, Row, draw_sheet, draw_waveform, draw_words
 
 Generate = Callable[[GenerateRequest], GenerateResult]

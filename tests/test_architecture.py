@@ -181,7 +181,7 @@ def test_folder_imports_only_what_its_rule_allows(folder: str) -> None:
         ("runtime", "runtime/pipeline.py", "from training.config import PRESETS"),
         ("runtime", "runtime/pipeline.py", "import onnxruntime"),
         ("runtime", "runtime/pipeline.py", "from insightface.app import FaceAnalysis"),
-        ("runtime", "runtime/server.py", "from tritonclient.grpc import InferInput"),
+        ("runtime", "runtime/serving/server.py", "from tritonclient.grpc import InferInput"),
         ("training", "training/loop.py", "from runtime.pipeline import Pipeline"),
         ("training", "training/loop.py", "from runtime import pipeline"),
         ("training", "training/loop.py", "import export.bundle"),

@@ -1,1 +1,1 @@
-"""Sources of the Triton models that `runtime/repository.py` puts into a model repository; they run in Triton's processes only."""
+"""Sources of the Triton models that `runtime/serving/repository.py` puts into a model repository; they run in Triton's processes only."""

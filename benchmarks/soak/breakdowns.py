@@ -13,7 +13,7 @@ from itertools import islice
 
 import numpy as np
 
-from benchmarks.faults import CODED, FAULTS, PROBE, TRITONSERVER, Service, cycle
+from benchmarks.soak.faults import CODED, FAULTS, PROBE, TRITONSERVER, Service, cycle
 from benchmarks.soak.ledger import OK, Ledger
 from benchmarks.soak.scenario import Finding, Plan
 from benchmarks.soak.traffic import ANSWER_LIMIT_S

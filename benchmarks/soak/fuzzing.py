@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.faults import Service
-from benchmarks.fuzz import check_served
+from benchmarks.soak.faults import Service
+from benchmarks.soak.fuzz import check_served
 from benchmarks.soak.ledger import OK, Ledger, never_answered
 from benchmarks.soak.scenario import Finding, Plan, restarts
 from benchmarks.soak.traffic import ANSWER_LIMIT_S, ONCE, known

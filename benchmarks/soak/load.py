@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.faults import TRITONSERVER, Service
+from benchmarks.soak.faults import TRITONSERVER, Service
 from benchmarks.soak.ledger import gained, server_counts
 from benchmarks.soak.scenario import Finding, Plan, restarts
 from runtime.errors import UnavailableError
-from runtime.tritonserver import find
+from runtime.serving.tritonserver import find
 from runtime.wire import MODEL
 
 CONCURRENCY = (1, 8, 32)

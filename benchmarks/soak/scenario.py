@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults import Service
+from benchmarks.soak.faults import Service
 from benchmarks.soak.ledger import Ledger, gained, never_answered, server_counts
 
 

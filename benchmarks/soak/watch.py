@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.faults import Service
+from benchmarks.soak.faults import Service
 
 GROWTH_LIMIT = 0.02
 SMALL_BYTES = 5 * 2**20  # growth below this is no leak that 30 minutes could show

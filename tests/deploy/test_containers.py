@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime import installation, tritonserver
 from runtime.__main__ import _parser
-from runtime.supervisor import add_arguments
+from runtime.serving import installation, tritonserver
+from runtime.serving.supervisor import add_arguments
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from tritonclient.grpc import service_pb2
 
 from runtime.request import FIELDS
-from runtime.supervisor import ServeSettings
+from runtime.serving.supervisor import ServeSettings
 from runtime.wire import TENANT
 
 CONFIG = yaml.safe_load((Path(__file__).parents[2] / "deploy" / "envoy.yaml").read_text())

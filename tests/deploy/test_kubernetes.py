@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from runtime.supervisor import ServeSettings, add_arguments
-from runtime.tritonserver import EXIT_TIMEOUT_S, KILL_MARGIN_S
+from runtime.serving.supervisor import ServeSettings, add_arguments
+from runtime.serving.tritonserver import EXIT_TIMEOUT_S, KILL_MARGIN_S
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = {each["kind"]: each for each in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text())}

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from runtime.request import FIELDS
-from runtime.supervisor import ServeSettings
-from runtime.tritonserver import EXIT_TIMEOUT_S, RESTRICTED_PROTOCOLS
+from runtime.serving.supervisor import ServeSettings
+from runtime.serving.tritonserver import EXIT_TIMEOUT_S, RESTRICTED_PROTOCOLS
 from runtime.wire import MAX_LIVE_REQUESTS
 
 ROOT = Path(__file__).parents[2]

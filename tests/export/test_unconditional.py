@@ -18,8 +18,8 @@ from runtime.errors import BundleError, RequestError
 from runtime.manifest import Manifest
 from runtime.noise import INITIAL_NOISE, gaussian
 from runtime.pipeline import Pipeline
-from runtime.repository import build_repository
 from runtime.request import GenerateRequest
+from runtime.serving.repository import build_repository
 from tests.export.test_published import CELEBAHQ
 from tests.training.test_published import AUTOENCODERS
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import fuzz
+from benchmarks.soak import fuzz
 from runtime.decoding import DecoderProcess
 from runtime.errors import RequestError
 from runtime.options import OPTIONS

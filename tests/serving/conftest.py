@@ -18,9 +18,9 @@ from PIL import Image
 from tritonclient.utils import np_to_triton_dtype
 
 from runtime.client import Client
-from runtime.installation import unavailable_reason
 from runtime.pipeline import Pipeline
-from runtime.server import Server
+from runtime.serving.installation import unavailable_reason
+from runtime.serving.server import Server
 from runtime.wire import LIVE_REQUESTS, OUTCOME_BY_CODE, STEP_SECONDS
 
 

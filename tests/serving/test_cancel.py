@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 
-from benchmarks.cancels import CLOSED, EXPIRED, cycles
+from benchmarks.soak.cancel_cycles import CLOSED, EXPIRED, cycles
 from runtime.client import infer_inputs
 from runtime.request import GenerateRequest
 from runtime.wire import LIVE_JOBS, MODEL, STREAM_MODEL

@@ -16,7 +16,7 @@ from PIL import Image
 from runtime.client import Client
 from runtime.errors import RequestError
 from runtime.request import GenerateRequest
-from runtime.server import Server
+from runtime.serving.server import Server
 from tests.runtime.progressive_bomb import progressive_bomb
 
 

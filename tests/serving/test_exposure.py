@@ -15,8 +15,8 @@ import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
 from runtime.client import Client
-from runtime.probes import Probes
-from runtime.tritonserver import LOOPBACK
+from runtime.serving.probes import Probes
+from runtime.serving.tritonserver import LOOPBACK
 
 MANAGEMENT = {
     "shared memory": lambda transport: transport.register_system_shared_memory("region", "/any", 64),

@@ -21,9 +21,9 @@ from runtime.errors import RequestError
 from runtime.pipeline import Pipeline
 from runtime.preprocess.face_frame import corners
 from runtime.preprocess.image import decode_image
-from runtime.repository import build_repository
 from runtime.request import GenerateRequest
-from runtime.server import Server
+from runtime.serving.repository import build_repository
+from runtime.serving.server import Server
 from tests.planted_faces import plant, write_detector
 
 # Left, top and side of two faces: one fills a cell of the photo in 640 pixels, the other in 128.

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.faults import CODED, FAULTS, OK, PROBE, TRITONSERVER, Fault, Ledger, Service, cycle
 from benchmarks.soak.breakdowns import survive
+from benchmarks.soak.faults import CODED, FAULTS, OK, PROBE, TRITONSERVER, Fault, Ledger, Service, cycle
 from runtime.client import Client
 from runtime.pipeline import Pipeline
 from runtime.retry import Retry

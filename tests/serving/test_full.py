@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.faults import CODED, OK, PROBE, Ledger, Service
+from benchmarks.soak.faults import CODED, OK, PROBE, Ledger, Service
 from runtime.client import Client
-from runtime.memory import SHARED_MEMORY
 from runtime.pipeline import Pipeline
 from runtime.request import GenerateRequest
 from runtime.retry import Retry
-from runtime.supervisor import ExitStatus
+from runtime.serving.memory import SHARED_MEMORY
+from runtime.serving.supervisor import ExitStatus
 
 PRIVATE = ("unshare", "--mount", "--propagation", "private")
 MOUNTS = (

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks import fuzz
+from benchmarks.soak import fuzz
 from runtime.request import GenerateRequest
 from runtime.wire import MODEL, STREAM_MODEL
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.faults import Ledger, Service, streamed
+from benchmarks.soak.faults import Ledger, Service, streamed
 from runtime.client import Client
 from runtime.errors import BundleError, UnavailableError
 from runtime.request import GenerateRequest
 from runtime.retry import Retry
-from runtime.server import Server
-from runtime.supervisor import ExitStatus
+from runtime.serving.server import Server
+from runtime.serving.supervisor import ExitStatus
 from runtime.wire import LIVE_JOBS, LIVE_REQUESTS
 
 # Half of them run at once, the other half waits.

@@ -21,11 +21,11 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from runtime.client import Client
-from runtime.model_config import CONFIG_FILE
-from runtime.native import PLATFORMS, Native
-from runtime.repository import build_repository
 from runtime.request import GenerateRequest
-from runtime.tritonserver import LOOPBACK, TritonProcess
+from runtime.serving.model_config import CONFIG_FILE
+from runtime.serving.native import PLATFORMS, Native
+from runtime.serving.repository import build_repository
+from runtime.serving.tritonserver import LOOPBACK, TritonProcess
 
 STAND_IN = Path(__file__).with_name("onnxruntime_model.py")
 START_LIMIT_S = 180

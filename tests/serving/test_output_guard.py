@@ -18,10 +18,10 @@ from runtime.conditioning import Conditioner
 from runtime.errors import EngineError, UnavailableError
 from runtime.pipeline import Pipeline
 from runtime.preprocess import Preprocessor
-from runtime.repository import build_repository
 from runtime.request import GenerateRequest
 from runtime.retry import Retry
-from runtime.tritonserver import TritonProcess
+from runtime.serving.repository import build_repository
+from runtime.serving.tritonserver import TritonProcess
 from tests.serving import planted_faults
 from tests.serving.test_refusals import LEAKS
 

@@ -15,7 +15,7 @@ from PIL import Image
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from benchmarks.fuzz import LEAKS, Case, message
+from benchmarks.soak.fuzz import LEAKS, Case, message
 from runtime.errors import RequestError
 from runtime.request import GenerateRequest
 from runtime.wire import STREAM_MODEL

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.faults import OK, PROBE, Ledger, Service, streamed
+from benchmarks.soak.faults import OK, PROBE, Ledger, Service, streamed
 from runtime.client import Client
 from runtime.errors import EngineError
-from runtime.health import HUNG_AT_LEAST_S
 from runtime.pipeline import Pipeline
 from runtime.request import GenerateRequest
 from runtime.retry import Retry
-from runtime.supervisor import CANARY_INTERVAL_S
+from runtime.serving.health import HUNG_AT_LEAST_S
+from runtime.serving.supervisor import CANARY_INTERVAL_S
 from tests.serving.planted import FAILING_STEPS, HANGING_STEPS, plant
 
 STALL_LIMIT_S = 2.0

@@ -21,11 +21,11 @@ from tritonclient.grpc import model_config_pb2
 
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, EngineError
-from runtime.model_config import CONFIG_FILE
-from runtime.native import Native
 from runtime.preprocess import Preprocessor
-from runtime.repository import build_repository
 from runtime.request import GenerateRequest
+from runtime.serving.model_config import CONFIG_FILE
+from runtime.serving.native import Native
+from runtime.serving.repository import build_repository
 from runtime.spec import EngineSpec, TensorSpec
 from tests.runtime.test_conditioning import photo, voice
 

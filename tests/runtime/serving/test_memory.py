@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime import memory
 from runtime.manifest import Manifest
-from runtime.memory import (
+from runtime.serving import memory
+from runtime.serving.memory import (
     MemoryBudgetError,
     available_bytes,
     cgroup_limits,
@@ -17,9 +17,9 @@ from runtime.memory import (
     check_shared_memory,
     needed_bytes,
 )
-from runtime.repository import python_models
+from runtime.serving.repository import python_models
 
-DEMO = Path(__file__).resolve().parents[2] / "bundles" / "demo"
+DEMO = Path(__file__).resolve().parents[3] / "bundles" / "demo"
 
 
 @pytest.fixture(scope="module")

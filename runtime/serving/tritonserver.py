@@ -1,6 +1,6 @@
 """The tritonserver process: how it starts, what is wrong with it, and how it ends.
 
-Where its binary is: `runtime/installation.py`. This module knows model repositories as folders; it knows no bundle and no model.
+Where its binary is: `runtime/serving/installation.py`. This module knows model repositories as folders; it knows no bundle and no model.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from runtime.errors import UnavailableError
-from runtime.installation import Installation, find
-from runtime.lifeline import Lifeline
+from runtime.serving.installation import Installation, find
+from runtime.serving.lifeline import Lifeline
 from runtime.wire import TENANT, TRACEPARENT
 
 LOOPBACK = "127.0.0.1"
@@ -43,7 +43,7 @@ class TritonProcess:
 
     `folder` is an empty folder of the caller's for the backend directory, and `log` the file that receives all output. A port of 0
     means any free one. `url` is the gRPC address; nothing answers there until `is_listening`. All of it ends with this process,
-    even if that is killed (`runtime/lifeline.py`). Not thread-safe.
+    even if that is killed (`runtime/serving/lifeline.py`). Not thread-safe.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ def _environment(installation: Installation, folder: Path) -> dict[str, str]:
     (home / "bin").mkdir()
     (home / "bin" / "python3").symlink_to(Path(sys.base_prefix, "bin", version))
     (home / "pyvenv.cfg").write_text(f"home = {sys.base_prefix}/bin\ninclude-system-site-packages = false\n")
-    ours = str(Path(__file__).resolve().parent.parent)
+    ours = str(Path(__file__).resolve().parents[2])
     (packages / "clipfacefusion.pth").write_text("\n".join([ours, *(entry for entry in sys.path if entry)]) + "\n")
     return {
         **os.environ,

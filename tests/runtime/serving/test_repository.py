@@ -10,13 +10,13 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from runtime import repository as repository_module
 from runtime.__main__ import main
 from runtime.bundle import Bundle
 from runtime.errors import ClipFaceFusionError
 from runtime.preprocess import Preprocessor
-from runtime.repository import build_repository
 from runtime.request import FIELDS, GenerateRequest
+from runtime.serving import repository as repository_module
+from runtime.serving.repository import build_repository
 
 STEPS = ("preprocess", "condition", "ddim")
 

@@ -14,10 +14,10 @@ from runtime.batcher import BUCKETS
 from runtime.bundle import Bundle
 from runtime.errors import BundleError
 from runtime.manifest import sha256_of
-from runtime.model_config import CONFIG_FILE
-from runtime.native import CPU, GPU, Native
 from runtime.plans import BUILT, TENSORRT, TENSORRT_RTX, Plan, folder_of
-from runtime.repository import build_repository
+from runtime.serving.model_config import CONFIG_FILE
+from runtime.serving.native import CPU, GPU, Native
+from runtime.serving.repository import build_repository
 from runtime.spec import MAX_AUDIO_SAMPLES, MAX_BATCH, EngineSpec, engine_specs
 from runtime.wire import SAMPLER_ENGINES
 from tests.fakes import MODEL, write_bundle

@@ -35,7 +35,7 @@ class Health:
 
 
 class Flight(Protocol):
-    """A canary on its way (`runtime/canary.py`)."""
+    """A canary on its way (`runtime/serving/canary.py`)."""
 
     error: ClipFaceFusionError | None
 
@@ -44,7 +44,7 @@ class Flight(Protocol):
 
 
 class Patient(Protocol):
-    """What is asked of a server (`runtime/server.py`)."""
+    """What is asked of a server (`runtime/serving/server.py`)."""
 
     def problem(self) -> str | None:
         """Which of its processes has died."""

@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from runtime.errors import UnavailableError
-from runtime.probes import Probes
+from runtime.serving.probes import Probes
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
     start ─▶ watch ─▶ (failed: kill, restart) ─▶ watch …  ─▶ SIGTERM: drain ─▶ end
 
-One thread, the caller's, does all of it; only the probes (`runtime/probes.py`) and a canary on its way have threads of their own.
-What is judged a failure: `runtime/health.py`. Decisions and their reasons: docs/decisions/0031.
+One thread, the caller's, does all of it; only the probes (`runtime/serving/probes.py`) and a canary on its way have threads of their own.
+What is judged a failure: `runtime/serving/health.py`. Decisions and their reasons: docs/decisions/0031.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from runtime.canary import Canary
 from runtime.errors import BundleError, ClipFaceFusionError, UnavailableError
 from runtime.feature_cache import DEFAULT_BYTES
-from runtime.health import Examination, Health
 from runtime.manifest import Manifest
-from runtime.memory import MemoryBudgetError, check_budget, check_shared_memory
-from runtime.probes import Answer, Probes
-from runtime.repository import DEFAULT_STALL_LIMIT_S, build_repository
-from runtime.server import DRAIN_S, Server
-from runtime.tritonserver import LOOPBACK
+from runtime.serving.canary import Canary
+from runtime.serving.health import Examination, Health
+from runtime.serving.memory import MemoryBudgetError, check_budget, check_shared_memory
+from runtime.serving.probes import Answer, Probes
+from runtime.serving.repository import DEFAULT_STALL_LIMIT_S, build_repository
+from runtime.serving.server import DRAIN_S, Server
+from runtime.serving.tritonserver import LOOPBACK
 
 RESTART, EXIT = "restart", "exit"
 MAX_RESTARTS, RESTART_WINDOW_S = 3, 300.0

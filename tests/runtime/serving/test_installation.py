@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime import installation
 from runtime.errors import UnavailableError
-from runtime.installation import unavailable_reason
+from runtime.serving import installation
+from runtime.serving.installation import unavailable_reason
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 VersionInfo = collections.namedtuple("VersionInfo", "major minor micro releaselevel serial")
 
 
@@ -54,7 +54,7 @@ def test_an_interpreter_without_a_shared_libpython_is_told_what_to_install(monke
 
 def test_it_can_be_asked_before_anything_is_installed() -> None:
     """As the Makefile does: an interpreter without site-packages."""
-    code = "from runtime import installation; print(installation.unavailable_reason())"
+    code = "from runtime.serving import installation; print(installation.unavailable_reason())"
     asked = subprocess.run(
         [sys.executable, "-S", "-E", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -1,7 +1,7 @@
 """A server of one bundle: its model repository, one tritonserver, and the face that proves it before anybody is told "ready".
 
-What dies is not restarted here: `problem` and `progress` tell how it fares, `runtime/health.py` judges that, and
-`python -m runtime serve` (`runtime/supervisor.py`) acts on it. How the process is run: `runtime/tritonserver.py`.
+What dies is not restarted here: `problem` and `progress` tell how it fares, `runtime/serving/health.py` judges that, and
+`python -m runtime serve` (`runtime/serving/supervisor.py`) acts on it. How the process is run: `runtime/serving/tritonserver.py`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runtime.bundle import Bundle
-from runtime.canary import Canary
 from runtime.errors import UnavailableError
-from runtime.repository import build_repository
-from runtime.tritonserver import LOOPBACK, TritonProcess
+from runtime.serving.canary import Canary
+from runtime.serving.repository import build_repository
+from runtime.serving.tritonserver import LOOPBACK, TritonProcess
 from runtime.wire import LIVE_REQUESTS, STEP_SECONDS, STOPPING
 
 START_LIMIT_S = 600  # a large bundle is hashed and loaded by several processes

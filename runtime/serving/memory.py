@@ -11,7 +11,7 @@ from pathlib import Path
 
 from runtime.errors import ClipFaceFusionError
 from runtime.manifest import ONNX, Manifest
-from runtime.repository import python_models
+from runtime.serving.repository import python_models
 
 MEGA = 1 << 20
 # Proportional set sizes under load, rounded up; docs/decisions/0031 has the measurement.

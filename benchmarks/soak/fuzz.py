@@ -22,7 +22,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import np_to_triton_dtype, serialize_byte_tensor
 
-from benchmarks.damage import damaged, masks, pictures, voices
+from benchmarks.soak.damage import damaged, masks, pictures, voices
 from runtime.emotions import EMOTIONS
 from runtime.envelope import Envelope
 from runtime.errors import RequestError

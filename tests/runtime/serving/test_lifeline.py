@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from runtime.lifeline import Lifeline
+from runtime.serving.lifeline import Lifeline
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /dev/shm and process groups")
 
 # Starts a group of two and a lifeline for it, says their ids, and sleeps.
 MAKER = """
 import subprocess, sys, time
-from runtime.lifeline import Lifeline
+from runtime.serving.lifeline import Lifeline
 group = subprocess.Popen(["/bin/sh", "-c", "sleep 600 & echo $!; wait"], start_new_session=True, stdout=subprocess.PIPE, text=True)
 print(group.pid, group.stdout.readline().strip(), flush=True)
 lifeline = Lifeline(group.pid, sys.argv[1])

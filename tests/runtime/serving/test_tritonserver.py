@@ -19,8 +19,8 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 
 import runtime
 from runtime.errors import UnavailableError
-from runtime.installation import unavailable_reason
-from runtime.tritonserver import TritonProcess
+from runtime.serving.installation import unavailable_reason
+from runtime.serving.tritonserver import TritonProcess
 
 needs_tritonserver = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
 
@@ -94,7 +94,7 @@ def test_a_dead_stub_is_named_and_what_it_started_is_not_watched(repository, tmp
 @needs_tritonserver
 def test_nothing_survives_a_killed_owner_for_long(repository, tmp_path):
     script = (
-        "import sys, time; from pathlib import Path; from runtime.tritonserver import TritonProcess\n"
+        "import sys, time; from pathlib import Path; from runtime.serving.tritonserver import TritonProcess\n"
         "repository, folder = map(Path, sys.argv[1:])\n"
         "process = TritonProcess(repository, folder, folder / 'log')\n"
         "while not process.is_listening(): process.check(); time.sleep(0.05)\n"

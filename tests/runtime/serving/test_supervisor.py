@@ -14,12 +14,20 @@ from typing import Any
 
 import pytest
 
-from runtime import supervisor
 from runtime.errors import UnavailableError
-from runtime.health import Health
-from runtime.supervisor import MEANING, RESTART_WINDOW_S, ExitStatus, ServeSettings, Supervisor, add_arguments, run
+from runtime.serving import supervisor
+from runtime.serving.health import Health
+from runtime.serving.supervisor import (
+    MEANING,
+    RESTART_WINDOW_S,
+    ExitStatus,
+    ServeSettings,
+    Supervisor,
+    add_arguments,
+    run,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DIED = Health(False, "the process of model sampler died", has_failed=True)
 
 
@@ -259,7 +267,7 @@ def test_flags_reach_the_supervisor(monkeypatch):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="serving needs Linux")
 def test_processes_whose_parent_dies_become_the_supervisors_own():
     script = (
-        "import os, pathlib, subprocess; from runtime import supervisor\n"
+        "import os, pathlib, subprocess; from runtime.serving import supervisor\n"
         "supervisor._adopt_orphans()\n"
         "orphan = int(subprocess.check_output(['sh', '-c', 'sleep 600 >/dev/null & echo $!']))\n"
         "parent = int(pathlib.Path(f'/proc/{orphan}/stat').read_text().rpartition(') ')[2].split()[1])\n"

@@ -16,9 +16,9 @@ from runtime.batcher import BUCKETS
 from runtime.engines.backends import CUDA_OPTIONS
 from runtime.errors import BundleError
 from runtime.manifest import ONNX, ONNX_FP16, Manifest, onnx_file
-from runtime.model_config import TRITON_TYPE, Symbol, Tensor, parameters
 from runtime.plans import PLANS, TENSORRT
 from runtime.preprocess.prepared import TEXT_SOURCES
+from runtime.serving.model_config import TRITON_TYPE, Symbol, Tensor, parameters
 from runtime.spec import EngineSpec, TensorSpec
 from runtime.wire import SAMPLER_ENGINES
 

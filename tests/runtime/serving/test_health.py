@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from runtime.errors import DeadlineExceededError, EngineError, QueueFullError, UnavailableError
-from runtime.health import (
+from runtime.serving.health import (
     ERRORS_IN_A_ROW,
     HUNG,
     HUNG_AT_LEAST_S,

@@ -5,7 +5,7 @@
     client ◀▶ clipfacefusion_stream:      calls preprocess, condition and sampler, and passes on what comes
 
 Flavour `embedded`: engines run inside the Python models, through this package. Flavour `native`: each engine that `condition`
-needs is a Triton model of its own, run by NVIDIA's backends (`runtime/native.py`), and `condition` calls it; the loop keeps the
+needs is a Triton model of its own, run by NVIDIA's backends (`runtime/serving/native.py`), and `condition` calls it; the loop keeps the
 UNet in the sampler's process. Every tensor in a configuration derives from `runtime/request.py` (what a client sends) or
 `runtime/spec.py` (what engines take); nothing of it is written by hand. The batch dimension of the Python models is 1, because
 rows with different conditions cannot share tensors; many requests at once are what the sampler's batcher is for. This module
@@ -29,9 +29,9 @@ from runtime.conditioned import SOURCE
 from runtime.errors import BundleError, ClipFaceFusionError
 from runtime.feature_cache import DEFAULT_BYTES
 from runtime.manifest import KINDS, ONNX, read_checked
-from runtime.model_config import TRITON_TYPE, Symbol, Tensor, parameters, write_config
-from runtime.native import CPU, DEVICES, EngineModel, Native, engine_models
 from runtime.request import FIELD_BY_NAME, FIELDS
+from runtime.serving.model_config import TRITON_TYPE, Symbol, Tensor, parameters, write_config
+from runtime.serving.native import CPU, DEVICES, EngineModel, Native, engine_models
 from runtime.spec import ModelSpec, engine_specs
 from runtime.wire import (
     CANCEL,
