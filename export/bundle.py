@@ -64,6 +64,7 @@ from training.model import ClipFaceFusion
 from training.unconditional import Unconditional, is_pipeline
 from training.unconditional import provenance as pipeline_provenance
 
+THREADS = 2  # what most machines have at least; torch is most of the time of a large export
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "diffusers", "transformers", "numpy")
 PRECISION = {
     True: "fp32 compute, weights stored as fp16 where that is exact",
@@ -112,7 +113,7 @@ def export_bundle(
             "face pack: this pipeline draws from noise alone, and asks nobody's identity; leave --face-pack out"
         )
     bundle.parent.mkdir(parents=True, exist_ok=True)
-    with one_thread(), tempfile.TemporaryDirectory(dir=bundle.parent, prefix=f".{bundle.name}.") as scratch:
+    with fixed_threads(), tempfile.TemporaryDirectory(dir=bundle.parent, prefix=f".{bundle.name}.") as scratch:
         work = Work(model, Path(scratch) / "bundle", Path(scratch) / "fp32", allow_parity_miss, progress, pack)
         work.folder.mkdir()
         if samples is not None:
@@ -208,10 +209,10 @@ class Work:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread: the order of its sums, and so the last bits of what a bundle stores, depends on how many there are."""
+def fixed_threads() -> Iterator[None]:
+    """Torch on as many threads on every machine: the order of its sums, and so the last bits of what a bundle stores, depends on how many there are."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     try:
         yield
     finally:
