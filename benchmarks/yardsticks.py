@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.spec import TOKENS, ModelSpec, engine_specs
+from training.presets import PAPER
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,21 +32,7 @@ class Yardstick:
 YARDSTICKS = {
     # google/ddpm-ema-celebahq-256, 114 M: the UNet of the paper, drawing from noise alone.
     "pixel-256": Yardstick(
-        {
-            "_class_name": "UNet2DModel",
-            "sample_size": 256,
-            "in_channels": 3,
-            "out_channels": 3,
-            "block_out_channels": [128, 128, 256, 256, 512, 512],
-            "layers_per_block": 2,
-            "down_block_types": ["DownBlock2D"] * 4 + ["AttnDownBlock2D", "DownBlock2D"],
-            "up_block_types": ["UpBlock2D", "AttnUpBlock2D"] + ["UpBlock2D"] * 4,
-            "attention_head_dim": None,
-            "downsample_padding": 0,
-            "flip_sin_to_cos": False,
-            "freq_shift": 1,
-            "norm_eps": 1e-6,
-        },
+        {name: value for name, value in PAPER.unet.items() if name != "class_embed_type"},
         ModelSpec(256, (3, 256, 256), is_latent=False, cond={}, **NO_ENCODERS),  # type: ignore[arg-type]
     ),
     # The demo's kind of UNet for pictures of 256x256: eightfold smaller latents, six tokens, 68 M.
