@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.inputs import requests
 from benchmarks.samplers import CONDITIONS, MIDDLE, REFERENCE, Mode
 from benchmarks.tables import Table
-from benchmarks.timing import TOTAL, Parts, take_turns
+from benchmarks.timing import SETTLE_S, TOTAL, Parts, take_turns
 from runtime.assessment import Assessor
 from runtime.pipeline import Pipeline
 from runtime.request import DEFAULT_STEPS, GenerateRequest, GenerateResult
@@ -48,11 +48,11 @@ class Way:
 
 
 def ways(engine: str, reduced: Sequence[str]) -> list[Way]:
-    """The exact way on the exact `engine` first, then each reduced engine with all steps, then all modes on the first, and a fast one on each."""
+    """The exact way on the exact `engine` first, then each reduced engine with all steps, then all modes on the first, and two fast ones on each."""
     return [
         *(Way(each, REFERENCE) for each in (engine, *reduced)),
         *(Way(engine, mode) for mode in MODES),
-        *(Way(each, Mode("unipc", 10)) for each in reduced),
+        *(Way(each, Mode("unipc", steps)) for each in reduced for steps in (10, 8)),
     ]
 
 
@@ -66,7 +66,9 @@ def measure(folder: Path, compared: Sequence[Way], threads: int, repeats: int, s
         exact = compared[0]
         assess = Assessor(pipelines[exact.engine].bundle)
         timed = take_turns(
-            {way.label: partial(_run, pipelines[way.engine], way.mode.of(asked[0])) for way in compared}, repeats
+            {way.label: partial(_run, pipelines[way.engine], way.mode.of(asked[0])) for way in compared},
+            repeats,
+            settle_s=SETTLE_S,
         )
     slowest = timed[exact.label][TOTAL].median
     return [

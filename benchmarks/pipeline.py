@@ -22,7 +22,7 @@ from benchmarks.contenders import Contender, Made, Task, onnx_loop, ours, torch_
 from benchmarks.inputs import requests
 from benchmarks.samplers import CONDITIONS
 from benchmarks.tables import Table, add_output_arguments, write_outputs
-from benchmarks.timing import TOTAL, Parts, Summary, count, machine_facts, take_turns
+from benchmarks.timing import SETTLE_S, TOTAL, Parts, Summary, count, machine_facts, take_turns
 from runtime.bundle import Bundle
 from runtime.conditioning import Conditioner
 from runtime.engines.backends import AUTO, BACKENDS, resolve
@@ -117,7 +117,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         reference = made[f"{OURS}, {exact[0]}"]
         parity = compare({name: each for name, each in made.items() if name not in is_reduced}, reference)
         likeness_db = {name: _least_likeness(name, made[name], reference) for name in made if name in is_reduced}
-        sampled = take_turns({name: each.timed for name, each in contenders.items()}, arguments.repeats)
+        sampled = take_turns(
+            {name: each.timed for name, each in contenders.items()}, arguments.repeats, settle_s=SETTLE_S
+        )
         conditioned = take_turns(
             {name: _conditioning(preprocess, condition, request) for name, request in asked.items()}, arguments.repeats
         )

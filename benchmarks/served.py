@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.inputs import requests
-from benchmarks.timing import TOTAL, Parts, Summary, machine_facts, table, take_turns
+from benchmarks.timing import SETTLE_S, TOTAL, Parts, Summary, machine_facts, table, take_turns
 from runtime.client import Client
 from runtime.errors import ClipFaceFusionError
 from runtime.pipeline import Pipeline
@@ -42,7 +42,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         sides: dict[str, Generate] = {IN_PROCESS: pipeline, SERVED: client}
         request = requests(arguments.steps, arguments.guidance)["everything"]
         check_same_picture({name: side(request) for name, side in sides.items()})
-        latency = take_turns({name: _latency(side, request) for name, side in sides.items()}, arguments.repeats)
+        latency = take_turns(
+            {name: _latency(side, request) for name, side in sides.items()}, arguments.repeats, settle_s=SETTLE_S
+        )
         flow = {
             name: {str(n): throughput(side, request, n, arguments.repeats) for n in CONCURRENCY}
             for name, side in sides.items()

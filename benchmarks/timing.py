@@ -28,6 +28,7 @@ Parts = Mapping[str, float]
 """Named shares of one run, in ms."""
 
 TOTAL = "total"
+SETTLE_S = 0.25  # long enough for the spinning threads of OpenMP and of ONNX Runtime to fall asleep
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -81,11 +82,16 @@ class Meter(Generic[P, R]):
 
 
 def take_turns(
-    contenders: Mapping[str, Callable[[], Parts]], rounds: int, warm_up: int = 1, clock: Clock = time.perf_counter
+    contenders: Mapping[str, Callable[[], Parts]],
+    rounds: int,
+    warm_up: int = 1,
+    settle_s: float = 0.0,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, dict[str, Summary]]:
     """Run every contender once per round and summarise what counts: contender -> `TOTAL` and the parts it returns -> Summary.
 
-    The `warm_up` rounds before are run and forgotten. Raises ValueError for less than one round.
+    The `warm_up` rounds before are run and forgotten. `settle_s` is a pause before each turn: contenders that
+    share a machine leave threads behind that spin for more work, see `SETTLE_S`. Raises ValueError for less than one round.
     """
     if rounds < 1 or warm_up < 0:
         raise ValueError(f"timing: rounds={rounds}, warm_up={warm_up}; allowed are at least 1 and at least 0")
@@ -94,6 +100,7 @@ def take_turns(
     for n in range(warm_up + rounds):
         first = n % len(names)
         for name in names[first:] + names[:first]:
+            time.sleep(settle_s)
             start = clock()
             parts = contenders[name]()
             total_ms = (clock() - start) * 1e3
