@@ -26,7 +26,7 @@ from export.face_pack import ENGINE as PACK_ENGINE
 from export.face_pack import FacePackNetwork
 from export.memory import budget, weight_bytes
 from export.overflow import WatchedEngine
-from export.parity import Parity, TorchEngine, cases, measure
+from export.parity import Answer, Parity, TorchEngine, answers, measure
 from export.precision import kept_in_fp32, summary
 from export.reference import ReferenceInputs
 from export.rounded import rounded
@@ -64,6 +64,7 @@ from training.model import ClipFaceFusion
 from training.unconditional import Unconditional, is_pipeline
 from training.unconditional import provenance as pipeline_provenance
 
+WALKERS = ("unet", "decoder")  # the engines that the rungs above single calls need
 THREADS = 2  # what most machines have at least; torch is most of the time of a large export
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "diffusers", "transformers", "numpy")
 PRECISION = {
@@ -120,7 +121,7 @@ def export_bundle(
             copy_samples(samples, work.folder / SAMPLES)
         write_fp32(work, fp16_weights)
         reference = write_reference(work)
-        climb(work, ONNX, work.engines(ONNX), reference)
+        climb(work, ONNX, work.walkers(ONNX), reference)
         if targets.fp16:
             write_fp16(work, reference)
         for compiler in compilers:
@@ -165,25 +166,29 @@ class Work:
         self.inputs = ReferenceInputs.of(self.model)
         uncond = {entry: values.numpy() for entry, values in self.model.uncond().items()}
         self.course = Course(self.model.schedule, uncond, self.model.config.guidance_scale, self.spec.sample_shape)
-        self.torch: dict[str, Engine] = {
-            spec.name: TorchEngine(Exportable(self.model, spec)) for spec in self.own_specs()
-        }
+        own = [spec for spec in self.specs.values() if self.pack is None or spec.name != PACK_ENGINE]
+        self.exportables = {spec.name: Exportable(self.model, spec) for spec in own}
+        self.torch: dict[str, Engine] = {name: TorchEngine(engine) for name, engine in self.exportables.items()}
         if self.pack is not None:
             self.torch[PACK_ENGINE] = self.pack.reference(self.specs[PACK_ENGINE])
-
-    def own_specs(self) -> list[EngineSpec]:
-        """Of the engines that are the checkpoint's own networks."""
-        return [spec for spec in self.specs.values() if self.pack is None or spec.name != PACK_ENGINE]
+        self._expected: dict[str, list[Answer]] = {}
 
     def trace(self, spec: EngineSpec) -> onnx.ModelProto:
         """The engine's FP32 network: of a network of the checkpoint traced, of a face pack copied."""
         if self.pack is not None and spec.name == PACK_ENGINE:
             return self.pack.adapted(spec)
-        return to_onnx(Exportable(self.model, spec))
+        return to_onnx(self.exportables[spec.name])
 
-    def engines(self, kind: str) -> dict[str, Engine]:
-        """The written networks of a kind, loaded as the runtime loads them."""
-        return {n: OrtEngine(self.folder / onnx_file(n, kind), spec) for n, spec in self.specs.items()}
+    def expected(self, engine: str) -> list[Answer]:
+        """Torch's answers to the cases of parity; a large network takes seconds over them, and every form of it is held against the same."""
+        if engine not in self._expected:
+            self._expected[engine] = answers(self.torch[engine], self.inputs)
+        return self._expected[engine]
+
+    def walkers(self, kind: str) -> dict[str, Engine]:
+        """The written networks of a kind that walk the ladder, loaded as the runtime loads them."""
+        found = {name: self.specs[name] for name in WALKERS if name in self.specs}
+        return {name: OrtEngine(self.folder / onnx_file(name, kind), spec) for name, spec in found.items()}
 
     def network(self, engine: str) -> onnx.ModelProto:
         """The FP32 network with FP32 weights."""
@@ -239,7 +244,6 @@ def write_fp32(work: Work, fp16_weights: bool) -> None:
     reached = {}
     for spec in work.specs.values():
         with work.timed(f"{ONNX} {spec.name}"):
-            reference = work.torch[spec.name]
             model = work.trace(spec)
             (work.fp32 / f"{spec.name}.onnx").write_bytes(serialize(model))
             work.memory[spec.name] = {
@@ -250,18 +254,19 @@ def write_fp32(work: Work, fp16_weights: bool) -> None:
                 store_as_fp16(model)
             path = work.folder / onnx_file(spec.name)
             path.write_bytes(serialize(model))
-            reached[spec.name] = measure_engine(OrtEngine(path, spec), reference, work.inputs)
-            arrays = work.inputs(spec, cases(spec)[0])
-            work.references |= {f"{spec.name}.input.{tensor}": values for tensor, values in arrays.items()}
-            work.references |= {f"{spec.name}.output.{tensor}": values for tensor, values in reference(arrays).items()}
+            expected = work.expected(spec.name)
+            reached[spec.name] = measure_engine(OrtEngine(path, spec), expected)
+            smallest = expected[0]
+            work.references |= {f"{spec.name}.input.{tensor}": values for tensor, values in smallest.inputs.items()}
+            work.references |= {f"{spec.name}.output.{tensor}": values for tensor, values in smallest.outputs.items()}
         work.judge(ONNX, engine_checks(ONNX, spec.name, reached[spec.name]))
     work.parity[ONNX] = {"engines": {engine: parity.to_dict() for engine, parity in reached.items()}}
 
 
-def measure_engine(engine: Engine, reference: Engine, inputs: ReferenceInputs) -> Parity:
+def measure_engine(engine: Engine, expected: Sequence[Answer]) -> Parity:
     """Parity of an engine that is needed for nothing else."""
     try:
-        return measure(engine, reference, inputs)
+        return measure(engine, expected)
     finally:
         engine.close()
 
@@ -284,7 +289,7 @@ def write_reference(work: Work) -> Reference:
 def climb(work: Work, kind: str, engines: Mapping[str, Engine], reference: Reference) -> None:
     """The rungs above single engines, for engines that are closed afterwards.
 
-    Where a walk misses, torch walks again, one rounding off: what torch does not reach itself cannot be asked of a network.
+    Where a walk misses, torch walks again, one rounding off: what torch hardly reaches itself cannot be asked of a network.
     """
     with work.timed(f"{kind} walks the ladder"):
         figures = {
@@ -297,10 +302,10 @@ def climb(work: Work, kind: str, engines: Mapping[str, Engine], reference: Refer
             engine.close()
     found = list(checks(figures, LIMITS[kind]))
     if any(check.rung in WALKS and not check.holds for check in found):
-        with work.timed("torch against itself, one rounding off"):
+        with work.timed(f"torch against itself, one {kind} rounding off"):
             own = work.course.sensitivity(work.torch, reference, ROUNDING[kind])
         judged = list(checks(figures, LIMITS[kind], own))
-        if judged != found:  # torch misses, too
+        if judged != found:  # torch comes no nearer, or hardly
             figures["sensitivity"], found = own.to_dict(), judged
     work.judge(kind, found)
 
@@ -309,11 +314,11 @@ def write_fp16(work: Work, reference: Reference) -> None:
     """FP16 networks, the ranges that decided what stays in FP32, and their whole ladder with every FP16 tensor rounded."""
     with work.timed("overflow scan"):
         watched = {name: WatchedEngine(work.network(name), spec) for name, spec in work.specs.items()}
-        exercise(watched, work.course, work.inputs)
-        for engine in watched.values():
-            engine.close()
+        exercise(watched, work.course, work.inputs, reference)
+        for watching in watched.values():
+            watching.close()
     (work.folder / ONNX_FP16).mkdir()
-    engines: dict[str, Engine] = {}
+    walkers: dict[str, Engine] = {}
     reached = {}
     for name, spec in work.specs.items():
         with work.timed(f"{ONNX_FP16} {name}"):
@@ -323,12 +328,16 @@ def write_fp16(work: Work, reference: Reference) -> None:
             work.fp16[name] = summary(network.graph, kept, ranges)
             work.memory[name]["weight_bytes"][ONNX_FP16] = weight_bytes(half)
             (work.folder / onnx_file(name, ONNX_FP16)).write_bytes(serialize(half))
-            engines[name] = OrtEngine(serialize(rounded(half)), spec)
-            reached[name] = measure(engines[name], work.torch[name], work.inputs)
+            engine = OrtEngine(serialize(rounded(half)), spec)
+            if name in WALKERS:
+                walkers[name] = engine
+                reached[name] = measure(engine, work.expected(name))
+            else:
+                reached[name] = measure_engine(engine, work.expected(name))
         work.judge(ONNX_FP16, engine_checks(ONNX_FP16, name, reached[name]))
     work.parity[ONNX_FP16] = {"engines": {engine: parity.to_dict() for engine, parity in reached.items()}}
-    climb(work, ONNX_FP16, engines, reference)
-    largest = {n: {t: _finite(v) for t, v in engine.ranges.items()} for n, engine in watched.items()}
+    climb(work, ONNX_FP16, walkers, reference)
+    largest = {n: {t: _finite(v) for t, v in watching.ranges.items()} for n, watching in watched.items()}
     (work.folder / RANGES).write_text(json.dumps(largest, indent=1) + "\n", encoding="utf-8")
 
 
@@ -359,7 +368,7 @@ def execute(work: Work, plans: Sequence[Plan], reference: Reference) -> bool:
                 engines[plan.engine] = TrtEngine(
                     (work.folder / plan.file).read_bytes(), work.specs[plan.engine], flavour
                 )
-            reached = {name: measure(engine, work.torch[name], work.inputs) for name, engine in engines.items()}
+            reached = {name: measure(engine, work.expected(name)) for name, engine in engines.items()}
             figures = work.course.measure(engines, reference)
         finally:
             for engine in engines.values():

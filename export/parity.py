@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +31,13 @@ class Parity:
         return {name: float(value) if np.isfinite(value) else None for name, value in asdict(self).items()}
 
 
+class Answer(NamedTuple):
+    """One call of an engine, arrays by the names of the spec."""
+
+    inputs: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
+
+
 class TorchEngine:
     """Torch's side of an engine, by the contract of `runtime.engines.Engine`."""
 
@@ -47,13 +55,15 @@ class TorchEngine:
         """Nothing: the weights are the model's."""
 
 
-def measure(engine: Engine, reference: Engine, inputs: ReferenceInputs) -> Parity:
-    """The worst parity of `engine` with `reference`, over every case of `cases` and every output."""
-    found = []
-    for sizes in cases(engine.spec):
-        arrays = inputs(engine.spec, sizes)
-        found.append(compare(reference(arrays), engine(arrays)))
-    return worst(found)
+def answers(reference: Engine, inputs: ReferenceInputs) -> list[Answer]:
+    """What `reference` says to every case of `cases`."""
+    asked = [inputs(reference.spec, sizes) for sizes in cases(reference.spec)]
+    return [Answer(arrays, reference(arrays)) for arrays in asked]
+
+
+def measure(engine: Engine, expected: Iterable[Answer]) -> Parity:
+    """The worst parity of `engine` with these answers, over all of them and every output."""
+    return worst([compare(answer.outputs, engine(answer.inputs)) for answer in expected])
 
 
 def cases(spec: EngineSpec) -> tuple[dict[str, int], dict[str, int]]:

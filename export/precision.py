@@ -54,12 +54,9 @@ def kept_in_fp32(graph: onnx.GraphProto, engine: str, ranges: Mapping[str, float
     """
     reasons: dict[int, str] = {}
     wide = {name for name, largest in ranges.items() if not largest <= LARGEST_ALLOWED}
-    wide |= {
-        i.name for i in graph.initializer if i.data_type == TensorProto.FLOAT and not _largest(i) <= LARGEST_ALLOWED
-    }
-    tiny = {
-        i.name for i in graph.initializer if i.data_type == TensorProto.FLOAT and 0 < _largest(i) < FP16_SMALLEST_NORMAL
-    }
+    weights = {i.name: _largest(i) for i in graph.initializer if i.data_type == TensorProto.FLOAT}
+    wide |= {name for name, largest in weights.items() if not largest <= LARGEST_ALLOWED}
+    tiny = {name for name, largest in weights.items() if 0 < largest < FP16_SMALLEST_NORMAL}
     for node in graph.node:
         if node.op_type in LAYOUT_OPERATIONS and wide.intersection(node.input):
             wide.update(node.output)
@@ -101,7 +98,7 @@ def summary(graph: onnx.GraphProto, kept: Mapping[int, str], ranges: Mapping[str
 
 def _largest(initializer: onnx.TensorProto) -> float:
     values = numpy_helper.to_array(initializer)
-    return float(np.max(np.abs(values))) if values.size else 0.0
+    return max(abs(float(values.max())), abs(float(values.min()))) if values.size else 0.0
 
 
 def _ancestors(graph: onnx.GraphProto, operations: Sequence[str]) -> set[int]:

@@ -6,8 +6,8 @@
     image       the picture at its end
     inversion   DDIM inversion of torch's final sample, and the way back (unguided, eta 0)
 
-A model may be chaotic: its walk multiplies the last bit of a sample until nothing is left of the likeness. Where torch, started one
-rounding off, misses a limit of the upper three rungs against itself, that rung is judged by `Sensitivity` instead, and says so.
+A model may be chaotic: its walk multiplies the last bit of a sample until nothing is left of the likeness. Where a rung of the upper three
+is missed, torch walks again, started one rounding off; a limit nearer than ten times its distance from itself gives way to that, and says so.
 
 Torch walks at export; its samples go into `parity.safetensors`, so that `runtime/verify.py` needs no torch. It knows engines by their
 contract only. Letters: N steps, K stored samples, (C, H, W) a sample.
@@ -35,7 +35,7 @@ from runtime.similarity import psnr_db, ssim
 NUM_STEPS, NUM_INVERSION_STEPS = 20, 10  # enough for errors to add up
 # A UNet call on a sample of more elements than this takes seconds on a CPU, and an export makes hundreds: such a model walks less far.
 LARGE_SAMPLE = 100_000
-NUM_STEPS_LARGE, NUM_INVERSION_STEPS_LARGE = 8, 4
+NUM_STEPS_LARGE, NUM_INVERSION_STEPS_LARGE = 6, 3
 DECIBELS = "dB"
 WALKS = ("trajectory", "image", "inversion")  # the rungs on which errors add up
 STORED_SAMPLES = 6  # of N + 1: a pixel model's samples are large
@@ -100,8 +100,8 @@ class Check:
 class Sensitivity:
     """What torch reaches against itself, started `rounding` off (relative, every element, sign by chance). None: not finite.
 
-    The fields are those of the upper three rungs' checks. A fixed limit that torch itself misses is replaced by `multiple` times
-    torch's error, for a likeness by what an error so much larger leaves of it.
+    The fields are those of the upper three rungs' checks. A limit nearer than `multiple` times torch's error is replaced by that, for a
+    likeness by what an error so much larger leaves of it.
     """
 
     rounding: float
@@ -130,8 +130,8 @@ class Sensitivity:
         return asdict(self)
 
     def judge(self, check: Check, own: float | None) -> Check:
-        """`check` by torch's `own` figure, if by that torch misses its limit; otherwise as it is."""
-        if own is None or replace(check, value=own).holds:
+        """`check` by torch's `own` figure where that is the wider limit; otherwise as it is."""
+        if own is None:
             return check
         if check.measure == DECIBELS:
             limit = own - 20 * math.log10(self.multiple)
@@ -139,7 +139,8 @@ class Sensitivity:
             limit = 1 - (1 - own) * self.multiple**2  # SSIM falls with the square of a small error
         else:
             limit = own * self.multiple
-        return replace(check, limit=limit, own=own)
+        wider = limit < check.limit if check.at_least else limit > check.limit
+        return replace(check, limit=limit, own=own) if wider else check
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,17 +35,27 @@ class OrtEngine:
              and a graph cannot reach for other files
     threads  within one operator; default every core this process may use
     provider the library's name of what is to compute. The library would take another one in silence; here that is an error
+    in_order nodes run in the order of the file, as far as the library keeps them; its own order begins with what the last output needs
 
     FP16-stored weights are cast to FP32 once, here, by the library's constant folding.
 
     Raises BundleError if the network is not the one that `spec` describes, EngineError if the provider is missing.
     """
 
-    def __init__(self, model: Path | bytes, spec: EngineSpec, threads: int | None = None, provider: str = CPU) -> None:
+    def __init__(
+        self,
+        model: Path | bytes,
+        spec: EngineSpec,
+        threads: int | None = None,
+        provider: str = CPU,
+        in_order: bool = False,
+    ) -> None:
         self.spec = spec
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
         options.log_severity_level = LOG_ERRORS_ONLY
+        if in_order:
+            options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         if isinstance(model, Path):
             model = model.read_bytes()
         check_self_contained(spec.name, model)
