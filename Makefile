@@ -19,7 +19,7 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLEL
 CAN_SERVE := from runtime.serving import installation as t; why = t.unavailable_reason(); print("" if why and t.INSTALL not in why else "serve")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak gpu-verify clean
+.PHONY: help demo gallery test check soak gpu-verify clean
 
 help:    ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ help:    ## this list
 
 demo: .venv/installed-demo    ## serve the shipped bundle, ask it for faces over gRPC, write out/demo.png; no torch, no GPU
 	$(BIN)/python -m runtime demo bundles/demo --out out/demo.png
+
+gallery: .venv/installed-demo    ## draw docs/gallery from the shipped bundle, in process, several minutes; no torch, no GPU
+	$(BIN)/python -m runtime gallery bundles/demo docs/gallery
 
 test: .venv/installed-all    ## every correctness test on the CPU, the real server's included; at most 15 minutes
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest tests

@@ -141,6 +141,13 @@ def demo(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
+def gallery(arguments: argparse.Namespace) -> int:
+    """Draw sheets of what a bundle makes of every input, alone and together, of every setting, and of inputs that contradict each other."""
+    from runtime.gallery import run
+
+    return run(arguments)
+
+
 def request(arguments: argparse.Namespace) -> int:
     """Ask a running server for a face and save it."""
     from runtime.client import Client
@@ -232,6 +239,13 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
         add_arguments(command)
 
+    command = _command(commands, gallery, "bundles/demo docs/gallery --only ages.jpg")
+    if argv[:1] == ["gallery"]:  # likewise
+        from runtime.gallery import add_arguments
+
+        add_arguments(command)
+        _add_engine(command)
+
     command = _command(commands, request, "--url 127.0.0.1:8001 --text 'a smiling old man' --out face.png")
     command.add_argument("--url", default="127.0.0.1:8001", help="the server's gRPC address (default %(default)s)")
     _add_timeout(command)
@@ -268,7 +282,8 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
         "--engine",
         default=AUTO,
         metavar="NAME",
-        help=f"what runs the networks: {', '.join((AUTO, *BACKENDS))} (default %(default)s: the fastest exact one)",
+        help=f"what runs the networks: {', '.join((AUTO, *BACKENDS))} (default %(default)s: the exact one that is "
+        "soonest done with its first pictures; openvino, where installed, is faster from the fifth on)",
     )
     command.add_argument("--threads", type=_count, metavar="N", help="threads per network (default: all usable cores)")
 

@@ -50,7 +50,7 @@ class Assessor:
                 "id_sim": _rounded(cosine(*self._run("identity_encoder", face=faces)["identity_features"]))
             }
             if model.has_estimators:
-                pixels = np.stack([photo, picture.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1])
+                pixels = np.stack([photo, _to_pixels(picture)])
                 found |= dict(zip(("before", "after"), self._seen(pixels), strict=True))
             if texts is not None:
                 seen = np.concatenate([clip_pixels(image, model.clip_image_size) for image in both])
@@ -58,6 +58,13 @@ class Assessor:
                 said = self._run("text_encoder", input_ids=ids, attention_mask=mask)["text_features"]
                 found["s_dir"] = directional(self._run("image_encoder", pixel_values=seen)["image_features"], said)
         return found
+
+    def look(self, picture: np.ndarray) -> dict[str, object]:
+        """What the estimators see in one picture, (H, W, 3) uint8: age, emotion and valence_arousal; nothing without estimators."""
+        if not self._bundle.model.has_estimators:
+            return {}
+        with self._lock:
+            return self._seen(_to_pixels(picture)[None])[0]
 
     def _seen(self, pixels: np.ndarray) -> list[dict[str, object]]:
         """What the estimators see in each of (B, 3, H, W) pictures."""
@@ -109,6 +116,11 @@ def unit(vector: np.ndarray) -> np.ndarray:
     """The vector in float64 at length 1; a zero stays zero."""
     wide = vector.astype(np.float64)
     return wide / max(float(np.linalg.norm(wide)), 1e-12)
+
+
+def _to_pixels(picture: np.ndarray) -> np.ndarray:
+    """(3, H, W) float32 in [-1, 1] of (H, W, 3) uint8."""
+    return picture.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
 
 
 def _rounded(value: float) -> float:

@@ -7,11 +7,10 @@ bundle's own samples (`samples/samples.json`, written by `python -m training.sam
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,23 +21,24 @@ from PIL import Image
 
 from runtime.client import Client
 from runtime.emotions import EMOTIONS
-from runtime.errors import BundleError, ClipFaceFusionError
-from runtime.manifest import Manifest, read_checked
+from runtime.errors import ClipFaceFusionError
+from runtime.manifest import Manifest
 from runtime.pipeline import Pipeline
 from runtime.preprocess.audio import decode_audio
 from runtime.preprocess.image import decode_image
 from runtime.report import TIMINGS
 from runtime.request import DEFAULT_STEPS, GenerateRequest, GenerateResult
+from runtime.samples import NOUN, Samples
 from runtime.serving.installation import unavailable_reason
 from runtime.serving.server import Server
 from runtime.sheet import Cell, Row, draw_sheet, draw_waveform, draw_words
+from runtime.story import Story
 
 Generate = Callable[[GenerateRequest], GenerateResult]
 
 ROW_STEPS = 25  # half of the paper's: the rows show what conditions do, and the demonstration should end soon
 CONCURRENCY = 8  # guided requests that fill one UNet batch
 SEED = 5
-NOUN = {"female": "woman", "male": "man"}
 OLD_AGE = 60.0
 AGES = (5, 15, 30, 45, 60, 75, 85)
 PROMPTS = (
@@ -48,76 +48,6 @@ PROMPTS = (
     "a surprised woman with curly blonde hair",
 )
 SERVED, IN_PROCESS = "served by Triton over gRPC", "in process, without a server"
-
-
-@dataclass(frozen=True)
-class Voice:
-    """A recording (a WAV file's bytes) and who speaks in which mood."""
-
-    audio: bytes
-    sex: str
-    age: float
-    emotion: str
-
-    @property
-    def label(self) -> str:
-        return f"{self.sex}, {self.age:.0f}, {self.emotion}"
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What a bundle brings to be tried with: a portrait (a JPEG file's bytes) with its person's sex and age, and voices."""
-
-    photo: bytes
-    sex: str
-    age: float
-    voices: tuple[Voice, ...]
-
-    def __post_init__(self) -> None:
-        if self.sex not in NOUN or not self.voices:
-            raise BundleError(
-                f"samples: sex is {self.sex!r}, allowed {', '.join(NOUN)}; {len(self.voices)} voices, needed 1"
-            )
-
-    @classmethod
-    def read(cls, folder: Path, manifest: Manifest) -> Samples:
-        """From the bundle at `folder`, hashes checked. Raises BundleError if it has none."""
-
-        def read(name: str) -> bytes:
-            if name not in manifest.files:
-                raise BundleError(f"bundle '{manifest.name}' holds no {name}; export it with --samples DIR")
-            return read_checked(folder, name, manifest.files[name])
-
-        described = json.loads(read("samples/samples.json"))
-        try:
-            photo = described["photo"]
-            voices = tuple(
-                Voice(read(f"samples/{voice['file']}"), voice["sex"], voice["age"], voice["emotion"])
-                for voice in described["voices"]
-            )
-            return cls(read(f"samples/{photo['file']}"), photo["sex"], photo["age"], voices)
-        except (KeyError, TypeError) as error:
-            raise BundleError(f"samples/samples.json: {error!r}; write it with `python -m training.samples`") from None
-
-    @property
-    def words(self) -> str:
-        """A description that fits the portrait and asks for something it does not show."""
-        return f"a smiling {NOUN[self.sex]} with glasses"
-
-    @property
-    def happiest_voice(self) -> Voice:
-        """The first happy voice, or the first of all: it is heard together with the word happy."""
-        return max(self.voices, key=lambda voice: voice.emotion == "happy")
-
-
-@dataclass(frozen=True)
-class Story:
-    """One row of faces: requests with the words under each, and what the row shows."""
-
-    title: str
-    note: str
-    labels: tuple[str, ...]
-    requests: tuple[GenerateRequest, ...]
 
 
 @dataclass(frozen=True)
@@ -192,13 +122,14 @@ def make_sheet(generate: Generate, samples: Samples, title: str, note: str) -> t
         together_s=time.perf_counter() - start,
         together=len(requests),
     )
-    drawn = [_row(story, [next(others) for _ in story.requests]) for story in rows]
-    return draw_sheet(f"ClipFaceFusion - {title}", note, [_inputs(samples), _row(alone, first), *drawn]), measured
+    drawn = [story.row([next(others) for _ in story.requests]) for story in rows]
+    return draw_sheet(f"ClipFaceFusion - {title}", note, [_inputs(samples), alone.row(first), *drawn]), measured
 
 
 def stories(samples: Samples) -> list[Story]:
     """The rows: each input alone and all together (in the full number of steps), then one kind of input at a time."""
     ask = partial(GenerateRequest, num_inference_steps=ROW_STEPS, seed=SEED)
+    photo, voices = samples.photo, samples.one_voice_each
     note = f"seed {SEED}, {ROW_STEPS} steps"
     return [
         _each_alone_and_all(samples),
@@ -206,19 +137,19 @@ def stories(samples: Samples) -> list[Story]:
             "Age",
             f"the photo and a number; {note}",
             tuple(f"{age} years" for age in AGES),
-            tuple(ask(reference=samples.photo, age=age) for age in AGES),
+            tuple(ask(reference=photo.reference, age=age) for age in AGES),
         ),
         Story(
             "Emotion",
             f"the photo, its age and a label; {note}",
             EMOTIONS,
-            tuple(ask(reference=samples.photo, age=samples.age, emotion=emotion) for emotion in EMOTIONS),
+            tuple(ask(reference=photo.reference, age=photo.age, emotion=emotion) for emotion in EMOTIONS),
         ),
         Story(
             "Voice",
             f"a recording alone; who speaks stands below; {note}",
-            tuple(voice.label for voice in samples.voices),
-            tuple(ask(audio=voice.audio) for voice in samples.voices),
+            tuple(voice.label for voice in voices),
+            tuple(ask(audio=voice.audio) for voice in voices),
         ),
         Story("Words", f"words alone; {note}", PROMPTS, tuple(ask(text=prompt) for prompt in PROMPTS)),
     ]
@@ -227,7 +158,7 @@ def stories(samples: Samples) -> list[Story]:
 def _each_alone_and_all(samples: Samples) -> Story:
     """One of every kind of input. They agree with each other, so that all together is a fair question."""
     ask = partial(GenerateRequest, num_inference_steps=DEFAULT_STEPS, seed=SEED)
-    photo, voice, words = samples.photo, samples.happiest_voice.audio, samples.words
+    photo, voice, words = samples.photo.reference, samples.voice("happy").audio, _words(samples)
     return Story(
         "The face from it",
         f"seed {SEED}, {DEFAULT_STEPS} steps",
@@ -243,23 +174,23 @@ def _each_alone_and_all(samples: Samples) -> Story:
     )
 
 
+def _words(samples: Samples) -> str:
+    """A description that fits the portrait and asks for something it does not show."""
+    return f"a smiling {NOUN[samples.photo.sex]} with glasses"
+
+
 def _inputs(samples: Samples) -> Row:
     """Pictures of what the columns of the first story are made from."""
-    photo, voice = decode_image(samples.photo), samples.happiest_voice
+    photo, voice = samples.photo, samples.voice("happy")
     cells = (
-        Cell(photo, f"photo: {samples.sex}, {samples.age:.0f}"),
+        Cell(decode_image(photo.reference), f"photo: {photo.label}"),
         Cell(draw_waveform(decode_audio(voice.audio)), f"voice: {voice.label}"),
-        Cell(draw_words(f'"{samples.words}"'), "words"),
+        Cell(draw_words(f'"{_words(samples)}"'), "words"),
         Cell(draw_words(f"{OLD_AGE:g} years"), "age"),
         Cell(draw_words("happy"), "emotion"),
         Cell(draw_words("photo + voice + words + age + emotion"), "everything"),
     )
     return Row("What is given", "one input in each column, all of them in the last", cells)
-
-
-def _row(story: Story, results: Sequence[GenerateResult]) -> Row:
-    cells = [Cell(result.image, label) for label, result in zip(story.labels, results, strict=True)]
-    return Row(story.title, story.note, cells)
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class Pipeline:
     def open(
         cls, folder: Path | str, engine: str = AUTO, threads: int | None = None, face_pack: Path | str | None = None
     ) -> Pipeline:
-        """Open a bundle folder. `engine` is "auto" (the fastest exact one) or a name; `threads` defaults to all usable cores.
+        """Open a bundle folder. `engine` is "auto" (see `resolve`) or a name; `threads` defaults to all usable cores.
 
         `face_pack` is the folder of an insightface pack whose detector finds and aligns the faces of photos; without one, photos
         are expected to be aligned squares. Raises BundleError for a bundle or a pack that is missing, damaged or foreign,

@@ -52,8 +52,11 @@ def save_image(image: np.ndarray, path: Path, report: Mapping[str, Any]) -> None
     path.write_bytes(encode_image(image, image_format(path), report))
 
 
-def encode_image(image: np.ndarray, kind: str, report: Mapping[str, Any]) -> bytes:
-    """The picture's file as bytes, for whoever answers somebody else with it. `kind` is "PNG", "WEBP" or "JPEG"."""
+def encode_image(image: np.ndarray, kind: str, report: Mapping[str, Any], quality: int = LOSSY_QUALITY) -> bytes:
+    """The picture's file as bytes, for whoever answers somebody else with it. `kind` is "PNG", "WEBP" or "JPEG".
+
+    `quality` (1..95) is that of WebP and JPEG; PNG loses nothing.
+    """
     if kind not in FORMAT_BY_SUFFIX.values():
         raise ValueError(f"cannot write {kind!r}; allowed {', '.join(dict.fromkeys(FORMAT_BY_SUFFIX.values()))}")
     information, xmp = describe(report)
@@ -64,7 +67,7 @@ def encode_image(image: np.ndarray, kind: str, report: Mapping[str, Any]) -> byt
         text.add_itxt("XML:com.adobe.xmp", xmp)
         picture.save(file, kind, pnginfo=text)
     else:
-        picture.save(file, kind, quality=LOSSY_QUALITY, xmp=xmp.encode())
+        picture.save(file, kind, quality=quality, xmp=xmp.encode())
     return file.getvalue()
 
 

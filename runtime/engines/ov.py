@@ -1,8 +1,8 @@
 """Runs an engine with OpenVINO on the CPU, in FP32, or in BF16 where the processor has it. The only file that knows that library.
 
 It compiles a network for fixed sizes into a much faster one than for free ones (the demo's UNet: 15 instead of 27 ms in BF16), so each
-batch size that is met gets a compilation of its own, seconds at its first call. Networks with another free size, the length of a
-voice, are compiled once.
+batch size that is met gets a compilation of its own: for the demo's UNet 0.6 CPU seconds at its first call, and 60 MB. Networks with
+another free size, the length of a voice, are compiled once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import openvino
+from openvino.passes import ConstantFolding, Manager
 
 from runtime.engines.cores import usable_cores
 from runtime.engines.onnx_wire import check_self_contained
@@ -54,6 +55,7 @@ class OvEngine:
             ) from error
         _check_tensors(spec.name, "input", spec.inputs, self._model.inputs)
         _check_tensors(spec.name, "output", spec.outputs, self._model.outputs)
+        _widen_weights(self._model)
         self._only_batch_is_free = set(spec.ranges) == {"B"}
         self._requests: dict[int, Any] = {}  # batch size, 0 for any -> compiled and ready to be called
         self.provider = f"OpenVINO {DEVICE} {precision}"
@@ -83,6 +85,13 @@ class OvEngine:
                 model.reshape({t.name: [batch, *t.shape[1:]] for t in self.spec.inputs})
             self._requests[batch] = self._core.compile_model(model, DEVICE, self._settings).create_infer_request()
         return self._requests[batch]
+
+
+def _widen_weights(model: openvino.Model) -> None:
+    """Cast FP16-stored weights to FP32 here, once: each compilation would do it again, and keep its own copy."""
+    passes = Manager()
+    passes.register_pass(ConstantFolding())
+    passes.run_passes(model)
 
 
 def no_bf16() -> str | None:

@@ -161,3 +161,9 @@ def test_the_direction_is_measured_with_words_that_are_known_for_both(pipeline, 
     before = {"age": f"{report['before']['age']:.0f}", "emotion": report["before"]["emotion"]}
     assert report["s_dir_texts"] == [text.format(**before) for text in texts]
     assert report["s_dir"] is None or -1 <= report["s_dir"] <= 1
+
+
+def test_a_look_at_one_picture_sees_what_a_comparison_sees_after(bundle):
+    assessor = Assessor(bundle)
+    assert assessor.look(PICTURE) == assessor(pixels(OTHER), PICTURE)["after"]
+    assert assessor.look(PICTURE) != assessor.look(OTHER)

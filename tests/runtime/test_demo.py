@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import io
 import threading
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image, ImageDraw
 
-from runtime.demo import AGES, PROMPTS, ROW_STEPS, Samples, Voice, make_sheet, stories
+from runtime.demo import AGES, PROMPTS, ROW_STEPS, make_sheet, stories
 from runtime.emotions import EMOTIONS
-from runtime.errors import BundleError
 from runtime.request import DEFAULT_STEPS, GenerateRequest, GenerateResult
+from runtime.samples import Photo, Samples, Voice
 
 
 class FakeClient:
@@ -38,7 +36,7 @@ def samples() -> Samples:
     Image.new("RGB", (64, 64), "orange").save(photo, "JPEG")
     soundfile.write(wav, 0.5 * np.sin(np.arange(8000) / 9), 16_000, format="WAV")
     voices = (Voice(wav.getvalue(), "male", 65.2, "sad"), Voice(wav.getvalue() + b"\0\0", "female", 30.0, "happy"))
-    return Samples(photo.getvalue(), "female", 30.8, voices)
+    return Samples((Photo(photo.getvalue(), "female", 30.8),), voices)
 
 
 def test_every_request_of_every_story_is_sent_and_the_first_twice_to_warm_up(samples):
@@ -95,7 +93,7 @@ def test_all_together_has_one_of_every_kind_and_the_happy_voice(samples):
     assert together.audio == samples.voices[1].audio
 
 
-def test_a_bundle_without_samples_is_refused_with_the_way_out():
-    manifest = SimpleNamespace(name="bare", files={})
-    with pytest.raises(BundleError, match=r"'bare' holds no samples/samples\.json; export it with --samples"):
-        Samples.read(Path("bare"), manifest)
+def test_of_each_emotion_one_voice_is_shown_however_many_a_bundle_brings(samples):
+    again = Voice(b"another", "male", 50.0, "happy")
+    voices = stories(Samples(samples.photos, (*samples.voices, again)))[3]
+    assert [request.audio for request in voices.requests] == [voice.audio for voice in samples.voices]

@@ -94,3 +94,10 @@ def test_reading_back_does_not_need_the_suffix(tmp_path):
     save_image(IMAGE, tmp_path / "face.webp", REPORT)
     copy = (tmp_path / "face.webp").rename(tmp_path / "copy.bin")
     assert read_provenance(copy)["seed"] == 7
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG"])
+def test_a_lower_quality_makes_a_smaller_file_that_says_the_same(kind):
+    best, small = encode_image(IMAGE, kind, REPORT), encode_image(IMAGE, kind, REPORT, quality=20)
+    assert len(small) < len(best)
+    assert read_provenance(small) == read_provenance(best)

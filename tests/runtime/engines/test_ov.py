@@ -72,6 +72,23 @@ def test_every_batch_size_gives_what_onnx_runtime_gives():
     assert engine.provider == "OpenVINO CPU f32"
 
 
+def test_weights_stored_in_half_are_widened_once_for_every_batch_size():
+    half = WEIGHT.astype(np.float16)
+    nodes = [
+        helper.make_node("Cast", ["half"], ["weight"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "weight"], ["y"]),
+    ]
+    spec = EngineSpec("unet", SPEC.inputs[:1], SPEC.outputs, SPEC.ranges)
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", DEPTH])]
+    engine = OvEngine(serialized(nodes, inputs, ["B", 64], [numpy_helper.from_array(half, "half")]), spec, threads=1)
+    kinds = {
+        op.get_element_type().get_type_name() for op in engine._model.get_ops() if op.get_type_name() == "Constant"
+    }
+    assert kinds == {"f32"} and "Convert" not in {op.get_type_name() for op in engine._model.get_ops()}
+    x = feed(2)["x"]
+    np.testing.assert_allclose(engine({"x": x})["y"], x @ half.astype(np.float32), atol=1e-3, rtol=1e-5)
+
+
 def test_an_answer_is_the_caller_s_to_keep():
     engine = OvEngine(product(), SPEC, threads=1)
     first = engine(feed(2))["y"]
