@@ -43,7 +43,7 @@ class Worker:
     """A contender's process, starting; a context manager. All raise ClipFaceFusionError with the contender's own reason.
 
     Between its answers the process is stopped: threads of OpenMP and of ONNX Runtime go on spinning for a while after a call, and
-    would take the processor from whoever has the next turn (measured: up to 2.7 times the time).
+    would take the processor from whoever has the next turn.
     """
 
     def __init__(self, network: Network, contender: str, threads: int) -> None:

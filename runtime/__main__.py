@@ -19,6 +19,7 @@ from runtime import access as access_flags
 from runtime import request as request_table
 from runtime.engines.backends import AUTO, BACKENDS
 from runtime.errors import ClipFaceFusionError, RequestError
+from runtime.flags import seconds
 from runtime.noise import SEED_LIMIT
 
 if TYPE_CHECKING:
@@ -300,7 +301,7 @@ def _add_face_pack(command: argparse.ArgumentParser) -> None:
 
 def _add_timeout(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--timeout", type=_seconds, default=120.0, help="seconds to wait for a server at most (default %(default)s)"
+        "--timeout", type=seconds, default=120.0, help="seconds to wait for a server at most (default %(default)s)"
     )
 
 
@@ -328,16 +329,6 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MAX_COUNT:
         raise argparse.ArgumentTypeError(f"got {text}, allowed 1..{MAX_COUNT}")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text}, expected seconds above 0")
-    return seconds
 
 
 def _counted(first: GenerateRequest, count: int) -> list[GenerateRequest]:

@@ -26,6 +26,7 @@ from typing import Any
 
 from runtime.errors import BundleError, ClipFaceFusionError, UnavailableError
 from runtime.feature_cache import DEFAULT_BYTES
+from runtime.flags import seconds
 from runtime.manifest import Manifest
 from runtime.serving.canary import Canary
 from runtime.serving.health import Examination, Health
@@ -279,14 +280,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--drain-seconds",
-        type=_seconds,
+        type=seconds,
         default=default.drain_s,
         metavar="S",
         help="time that running requests have after SIGTERM (default %(default)s)",
     )
     parser.add_argument(
         "--canary-interval",
-        type=_seconds,
+        type=seconds,
         default=default.canary_interval_s,
         metavar="S",
         help="seconds between two requests of its own, each of which must give a face (default %(default)s)",
@@ -299,7 +300,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--stall-limit",
-        type=_seconds,
+        type=seconds,
         default=default.stall_limit_s,
         metavar="S",
         help="seconds that one call of the UNet may take, above what the slowest takes here (default %(default)s)",
@@ -359,16 +360,6 @@ def _whole_number(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"got {text}, expected a whole number")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"got {text}, expected seconds above 0")
-    return seconds
 
 
 def _bytes(text: str) -> int:

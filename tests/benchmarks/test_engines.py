@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,25 @@ def test_a_process_answers_times_and_memory_and_says_why_it_cannot(network: Netw
         pytest.raises(ClipFaceFusionError, match=r"onnxruntime: BundleError: .*not an ONNX file"),
     ):
         worker.ready()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="asks Linux for the states of processes")
+def test_a_process_is_stopped_while_others_have_their_turn(network: Network) -> None:
+    with Worker(network, "onnxruntime", threads=1) as worker:
+        for answered in (worker.ready, lambda: worker.call(1)):
+            answered()
+            assert _state(worker._process.pid) == "T"
+    assert worker._process.returncode == 0
+
+
+def _state(process: int) -> str:
+    """Of a process, as Linux names it; stopping takes effect a moment after the signal."""
+    for _ in range(100):
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        if state == "T":
+            break
+        time.sleep(0.01)
+    return state
 
 
 def test_a_run_ends_with_a_document_and_writes_page_and_picture(

@@ -45,6 +45,15 @@ def test_contenders_take_turns_and_each_round_starts_with_the_next():
     assert "".join(order) == "abcbcacab"
 
 
+def test_a_pause_comes_before_every_turn_and_is_not_timed(monkeypatch):
+    clock, order = FakeClock(), []
+    monkeypatch.setattr("time.sleep", lambda seconds: order.append(seconds) or clock.pass_ms(seconds * 1e3))
+    contenders = {name: lambda name=name: order.append(name) or {} for name in "ab"}
+    summaries = take_turns(contenders, rounds=1, warm_up=0, settle_s=0.5, clock=clock)
+    assert order == [0.5, "a", 0.5, "b"]
+    assert summaries["a"][TOTAL].median == summaries["b"][TOTAL].median == 0
+
+
 def test_warm_up_runs_are_not_counted_and_others_are_timed_by_the_clock():
     clock, costs = FakeClock(), iter([500.0, 4.0, 6.0])
 
