@@ -59,24 +59,30 @@ def test_a_request_becomes_a_picture_and_a_report(pipeline):
     assert timings.pop("total") == pytest.approx(sum(timings.values()), abs=0.01)
 
 
-def test_a_batch_keeps_the_order_and_shares_unet_calls(pipeline):
+def _slow_down(pipeline, monkeypatch, seconds: float) -> None:
+    """Calls of the tiny UNet take this long at least, so that requests are still there when others come."""
+    unet = pipeline.bundle.engine("unet")
+
+    def slow_unet(inputs):
+        time.sleep(seconds)
+        return unet(inputs)
+
+    slow_unet.provider = "fake"
+    monkeypatch.setattr(pipeline._sampler, "_unet", slow_unet)
+
+
+def test_a_batch_keeps_the_order_and_shares_unet_calls(pipeline, monkeypatch):
     requests = [GenerateRequest(age=age, seed=5, num_inference_steps=40) for age in (10, 20, 30)]
     alone = [pipeline(request).image for request in requests]
     calls = pipeline._sampler.stats.calls
+    _slow_down(pipeline, monkeypatch, 0.01)
     together = pipeline.batch(requests)
     assert all(np.array_equal(one, result.image) for one, result in zip(alone, together, strict=True))
     assert pipeline._sampler.stats.calls - calls < 3 * 40
 
 
 def test_a_batch_may_be_larger_than_the_queue(pipeline, monkeypatch):
-    unet = pipeline.bundle.engine("unet")
-
-    def slow_unet(inputs):
-        time.sleep(0.03)
-        return unet(inputs)
-
-    slow_unet.provider = "fake"
-    monkeypatch.setattr(pipeline._sampler, "_unet", slow_unet)
+    _slow_down(pipeline, monkeypatch, 0.03)
     requests = [GenerateRequest(age=1, seed=n, num_inference_steps=1) for n in range(3 * MAX_QUEUE)]
     assert [result.report["seed"] for result in pipeline.batch(requests)] == list(range(3 * MAX_QUEUE))
 
