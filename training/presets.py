@@ -116,11 +116,11 @@ DEMO = ModelConfig(
     schedule=LATENT_SCHEDULE,
     token_width=256,
     face_channels=(16, 48, 96),
-    unet=_unet(16, 8, (64, 96, 128), 256, groups=8),
+    unet=_unet(16, 12, (80, 96, 128), 256, groups=8),
     text_encoder=_text(128, 2, 4),
     image_encoder={**_text(96, 3, 4), "image_size": 128, "patch_size": 16},
     audio_encoder=_audio(96, 2, 4, 32),
-    autoencoder={"latent_channels": 8, "block_out_channels": [32, 32, 32, 32], "num_blocks": [0, 1, 2, 3]},
+    autoencoder={"latent_channels": 12, "block_out_channels": [64, 64, 64, 64], "num_blocks": [0, 0, 2, 4]},
 )
 # Published sizes: CLIP ViT-B/32, wav2vec2-base, google/ddpm-ema-celebahq-256 with `class_embed_type="identity"`.
 PAPER = ModelConfig(
