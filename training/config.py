@@ -151,8 +151,7 @@ class TrainConfig:
     from labels alone (`estimators`, `voice`). "world" is the synthetic one, of which `people` persons with `shots`
     pictures each and `voices` clips are drawn. `never` names modalities (`training.dropout.MODALITIES`) that no sample gets to
     see. `precision` is fp32, bf16 (autocast) or fp16 (autocast with loss scaling). `gradient_checkpointing` computes the UNet's
-    activations a second time in the backward pass instead of keeping them; `compile` trains the UNet through `torch.compile`, which
-    needs a C++ compiler on a CPU and changes results by rounding; `preview` draws a picture with every saved state.
+    activations a second time in the backward pass instead of keeping them; `preview` draws a picture with every saved state.
     """
 
     model: ModelConfig
@@ -166,7 +165,6 @@ class TrainConfig:
     vocabulary: int = 1024
     precision: str = "bf16"
     gradient_checkpointing: bool = False
-    compile: bool = False
     preview: bool = True
     seed: int = 42
 

@@ -340,8 +340,6 @@ def _model(config: TrainConfig, data: DataCache, out: Path, start: Start) -> Cli
         fill_slot(model, slot, place)
     if config.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    if config.compile:
-        model.unet.compile(dynamic=False)
     return model
 
 
