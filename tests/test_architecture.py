@@ -79,6 +79,7 @@ RULES = {
             "runtime.preprocess",
             "runtime.request",
             "runtime.schedule",
+            "runtime.solvers",
             "runtime.spec",
             "runtime.words",
         ),

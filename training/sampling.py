@@ -8,17 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runtime.ddim import DDIMCoefficients, sample_loop
 from runtime.guidance import guide
 from runtime.noise import INITIAL_NOISE, gaussian
+from runtime.solvers import DDIM, SOLVERS
 from training.model import ClipFaceFusion
 
 
 @torch.no_grad()
 def sample_images(
-    model: ClipFaceFusion, cond: tuple[Tensor, ...], seed: int, num_inference_steps: int, guidance_scale: float
+    model: ClipFaceFusion,
+    cond: tuple[Tensor, ...],
+    seed: int,
+    num_inference_steps: int,
+    guidance_scale: float,
+    solver: str = DDIM,
 ) -> Tensor:
-    """Faces (B, 3, S, S) in [-1, 1] for the rows of `cond` (the entries in spec order); row n is drawn with seed + n."""
+    """Faces (B, 3, S, S) in [-1, 1] for the rows of `cond` (the entries in spec order); row n is drawn with seed + n.
+
+    `solver` is one of `runtime.solvers.SOLVERS`. Raises ValueError for steps that it cannot take.
+    """
     names = list(model.spec().cond)
 
     def denoise(sample: np.ndarray, timestep: np.ndarray, conditions: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -28,12 +36,11 @@ def sample_images(
 
     device = cond[0].device
     uncond = {name: entry[None].cpu().numpy() for name, entry in model.uncond().items()}
-    noise = np.stack([gaussian(seed + n, INITIAL_NOISE, model.spec().sample_shape) for n in range(len(cond[0]))])
-    sample = sample_loop(
-        guide(denoise, uncond, guidance_scale),
-        noise,
-        {name: entry.float().cpu().numpy() for name, entry in zip(names, cond, strict=True)},
-        DDIMCoefficients.for_steps(model.schedule, num_inference_steps),
-    )
+    guided = guide(denoise, uncond, guidance_scale)
+    conditions = {name: entry.float().cpu().numpy() for name, entry in zip(names, cond, strict=True)}
+    sample = np.stack([gaussian(seed + n, INITIAL_NOISE, model.spec().sample_shape) for n in range(len(cond[0]))])
+    walk = SOLVERS[solver](model.schedule, num_inference_steps, sample.shape)  # elementwise, so a batch is one sample
+    for step_index, timestep in enumerate(walk.timesteps):
+        walk.step(step_index, sample, guided(sample, np.full(len(sample), timestep, np.int64), conditions))
     latents = torch.from_numpy(sample).to(device)
     return latents.clamp(-1, 1) if model.autoencoder is None else model.decode(latents)

@@ -20,6 +20,12 @@ def age_figures(asked: np.ndarray, judged: np.ndarray) -> dict[str, float]:
     }
 
 
+def decades(asked: np.ndarray) -> dict[str, np.ndarray]:
+    """Places of the ages of each decade, by name ("20-29"), youngest first; only decades that occur."""
+    tens = np.floor(np.asarray(asked, float) / 10).astype(int)
+    return {f"{10 * ten}-{10 * ten + 9}": np.flatnonzero(tens == ten) for ten in np.unique(tens)}
+
+
 def age_chance(asked: np.ndarray) -> dict[str, float]:
     """The same of who always says the best single age, whatever is asked: another one for each figure."""
     asked = np.asarray(asked, float)

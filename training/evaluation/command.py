@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import BundleError, ClipFaceFusionError
+from runtime.solvers import SOLVERS
 from training import checkpoint, features
 from training.data.cache import CacheKey, DataCache, build
 from training.durable import write_json
-from training.evaluation import lpips, plots, report
+from training.evaluation import hearing, lpips, plots, report, targets
+from training.evaluation.judges import WORLD_SEED
 from training.evaluation.making import CONDITIONS, MeasureSettings
 from training.evaluation.measure import UNKNOWN_L_CM, evaluate
 from training.evaluation.panel import Panel, load
@@ -27,6 +29,7 @@ from training.processes import Processes
 JUDGES = Path(__file__).parents[2] / "bundles" / "judges"
 WORLD = "world"
 SHOTS = 2
+SPREAD = 100
 # A voice is spoken for two conditions of six, by a stranger, so few serve many; but of each sex and emotion there must be some of
 # every age.
 VOICES_PER_PERSON, FEWEST_VOICES = 0.4, 160
@@ -69,10 +72,19 @@ def run(
     place = hashlib.sha256(f"{sha256} {json.dumps(what, sort_keys=True)}".encode()).hexdigest()[:16]
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
+    # Outside the world a voice's own picture shows whom it belongs to, and there are too few voices to learn from.
+    can_hear = data is None and "audio" in settings.conditions
+    heard = hearing.heard(cache, work / "probe-voices.npz", WORLD_SEED, processes) if can_hear else None
     encoded = features.build(work / f"features-{place}.safetensors", model, cache)
     prepared = time.monotonic()
     evaluation = evaluate(
-        Examples(model, cache, encoded, settings.never), panel, settings, perceptual, l_cm_note(provenance), print
+        Examples(model, cache, encoded, settings.never),
+        panel,
+        settings,
+        perceptual,
+        l_cm_note(provenance),
+        heard,
+        print,
     )
     measured = time.monotonic()
     subject = report.Subject({"sha256": sha256, "preset": provenance.get("preset")}, _card(panel), what, settings)
@@ -109,8 +121,17 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--count", type=int, default=defaults.count, help="pictures per seed, all conditions together")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(defaults.seeds))
-    parser.add_argument("--steps", type=int, default=defaults.steps, help="DDIM steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=defaults.steps, help="steps (default: %(default)s)")
+    parser.add_argument(
+        "--solver",
+        choices=SOLVERS,
+        default=defaults.solver,
+        help="the runtime's; the others want fewer steps (default: %(default)s)",
+    )
     parser.add_argument("--guidance", type=float, help="guidance scale (default: the checkpoint's)")
+    parser.add_argument(
+        "--spread", type=int, default=SPREAD, help="pictures of one prompt, for variety; 0: none (default: %(default)s)"
+    )
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS), metavar="CONDITION")
     parser.add_argument(
         "--judges", type=Path, default=JUDGES, help="folder or file of judges (default: bundles/judges)"
@@ -137,6 +158,8 @@ def main(argv: list[str]) -> int:
             arguments.steps,
             arguments.guidance,
             tuple(arguments.conditions),
+            solver=arguments.solver,
+            spread=arguments.spread,
         )
         run(
             arguments.checkpoint,
@@ -153,6 +176,7 @@ def main(argv: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    print((arguments.out / targets.MARKDOWN_FILE).read_text())
     print(f"done: {arguments.out / report.MARKDOWN_FILE}")
     return 0
 

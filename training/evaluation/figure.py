@@ -34,6 +34,13 @@ METRICS: Mapping[str, Metric] = {
     "fid": Metric(WHOLE, "lower", "Fréchet distance of the judge's features to real pictures"),
     "kid": Metric(WHOLE, "lower", "kernel distance of the same features, unbiased in the number of pictures"),
     "spectrum_error": Metric(WHOLE, "lower", "mean |log10| of the radial power spectrum, made over real", PIXELS),
+    "fine_detail": Metric(
+        WHOLE, "higher", "power in the upper half of the frequencies, made over real; 1 is right", PIXELS
+    ),
+    "told_apart": Metric(
+        WHOLE, "lower", "share that a classifier trained for it tells from real pictures; 0.5 is a guess"
+    ),
+    "spread": Metric(WHOLE, "higher", "variety of faces from one prompt, over that of renders of the same prompt"),
     "ssim": Metric(LIKENESS, "higher", "structural similarity to the target picture", PIXELS),
     "lpips": Metric(
         LIKENESS, "lower", "learned perceptual distance to the target picture", "published VGG-16 and heads"
@@ -42,6 +49,9 @@ METRICS: Mapping[str, Metric] = {
     "id_auc": Metric(PERSON, "higher", "area under the ROC of the reference against matched impostors"),
     "id_tar": Metric(PERSON, "higher", "share of references accepted where 1 % of matched impostors are"),
     "id_rank1": Metric(PERSON, "higher", "share whose nearest among all references is their own"),
+    "id_rank1_matched": Metric(PERSON, "higher", "share whose reference comes first of 100 people, the others alike"),
+    "id_rank1_unmatched": Metric(PERSON, "higher", "share whose reference comes first of 100 people, the others any"),
+    "trait_r2": Metric(PERSON, "higher", "R² of what makes a face (the world's twenty traits), mean over traits"),
     "s_dir": Metric(WORDS, "higher", "cosine of change in picture and change in words, from the reference", OWN),
     "clip_score": Metric(WORDS, "higher", "100 max(cosine of picture and words, 0)", OWN),
     "text_image_cosine": Metric(WORDS, "higher", "cosine of picture and words", OWN),
@@ -50,6 +60,7 @@ METRICS: Mapping[str, Metric] = {
     "age_slope": Metric(AGE, "higher", "slope of judged over asked age; 1 follows fully, 0 not at all"),
     "age_within_5": Metric(AGE, "higher", "share within 5 years"),
     "emotion_accuracy": Metric(EMOTION, "higher", "share read as the label that was told"),
+    "emotion_clear": Metric(EMOTION, "higher", "the same where the expression asked for has an intensity of 0.6 to 1"),
     "valence_pearson": Metric(EMOTION, "higher", "correlation of valence"),
     "valence_ccc": Metric(EMOTION, "higher", "concordance of valence"),
     "arousal_pearson": Metric(EMOTION, "higher", "correlation of arousal"),
@@ -97,6 +108,8 @@ NEIGHBOURS: Mapping[str, str] = {
     "autoencoded": "real pictures through the checkpoint's autoencoder: no picture it makes can be better",
     "blurred": "real pictures, blurred",
     "chance": "who does not look at what was asked",
+    "ages": "real pictures of people of 20 to 30 against people of 60 to 70: a difference that anybody sees",
+    "probe": "a probe that was trained to hear the emotion, on the voices that were given: nobody can obey what cannot be heard",
 }
 
 

@@ -42,6 +42,11 @@ def rank1(made: np.ndarray, references: np.ndarray, people: np.ndarray) -> float
     return float((people[nearest] == people).mean())
 
 
+def rank1_among(genuine: np.ndarray, impostor: np.ndarray) -> float:
+    """Share of genuine scores (N,) above all impostor scores (N, K) of the same picture: found first among K + 1."""
+    return float((genuine > impostor.max(axis=1)).mean())
+
+
 def _scores(genuine: np.ndarray, impostor: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     genuine, impostor = np.ravel(genuine), np.ravel(impostor)
     if not len(genuine) or not len(impostor):

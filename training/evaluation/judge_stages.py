@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from training.angular_margin import AngularMargin, pair_loss
 from training.data.cache import WORLD, DataCache
-from training.evaluation.panel import Panel
+from training.evaluation.panel import TRAIT_SCALE, Panel
 from training.labels import Labels
 from training.pictures import augmented_crop, save_grid, to_model
 from training.stages.identity import person_traits
@@ -79,10 +79,10 @@ class LabelsStage:
         self.panel, self.cache = panel, cache
         self.module = nn.ModuleDict({"age": panel.age, "emotion": panel.emotion, "identity": panel.identity})
         self.traits = None
-        if WORLD in cache.sources:
+        if WORLD in cache.sources and panel.traits is not None:
+            # As in `training.stages.identity`, contrast alone starts very slowly from nothing; here the head is kept, as a judge.
             self.traits = person_traits(cache)
-            # Thrown away, as in `training.stages.identity`: contrast alone starts very slowly from nothing.
-            self.module["traits"] = nn.Linear(panel.config.features, self.traits.shape[1])
+            self.module["traits"] = panel.traits
 
     def loss(self, rng: np.random.Generator, batch_size: int) -> Mapping[str, Tensor]:
         """See class."""
@@ -107,7 +107,7 @@ class LabelsStage:
         loss = age.mean(scaled) + emotion.mean(named) + VALUE_WEIGHT * values.mean(missed) + identity
         if self.traits is not None:
             traits = Labels.of(self.traits[rows], device)
-            error = (self.module["traits"](MARGIN.scale * vectors).float() - traits.values).square().mean(1)
+            error = (self.module["traits"](TRAIT_SCALE * vectors).float() - traits.values).square().mean(1)
             loss = loss + TRAIT_WEIGHT * traits.mean(error)
         return {
             "loss": loss,

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from safetensors.torch import load_file
 
 from runtime.errors import BundleError, ClipFaceFusionError
 from training.config import StageConfig
-from training.data.cache import CacheKey, DataCache, build
+from training.data.cache import WORLD, CacheKey, DataCache, build
+from training.data.synthetic.traits import TRAITS
 from training.durable import write_tensors
-from training.evaluation import age, distribution, emotion, identity
+from training.evaluation import age, distribution, emotion, identity, traits
 from training.evaluation.impostors import match_impostors
 from training.evaluation.judge_stages import LabelsStage, LookStage
 from training.evaluation.making import halves
@@ -32,7 +33,9 @@ from training.evaluation.panel import CARD_FILE, Panel, PanelConfig, Reading, ro
 from training.evaluation.scene import blur
 from training.labels import known_rows
 from training.loop import Stage, TrainingDivergedError, train
+from training.stages.identity import person_traits
 
+PERSON = 1 + len(TRAITS)  # sex, and what makes a face
 WORLD_SEED = 7919  # of the people they learn from; the next one's are those they are measured on
 EXAMPLE = """example:
   python -m training judges --out bundles/judges                      # about twelve minutes on two quiet cores
@@ -56,7 +59,7 @@ class Schooling:
 
 SIZES: Mapping[str, Schooling] = {
     "full": Schooling(
-        PanelConfig(),
+        PanelConfig(traits=PERSON),
         people=4000,
         held_out=250,
         stages={
@@ -65,7 +68,7 @@ SIZES: Mapping[str, Schooling] = {
         },
     ),
     "mini": Schooling(
-        PanelConfig(image_size=32, channels=(8, 12), features=16, look=8),
+        PanelConfig(image_size=32, channels=(8, 12), features=16, look=8, traits=PERSON),
         people=12,
         held_out=6,
         precision="fp32",
@@ -90,7 +93,7 @@ def make_judges(
     """
     cache, others, trained_on, held_out = _people(schooling, work, processes, data)
     torch.manual_seed(schooling.seed)
-    panel = Panel(schooling.panel)
+    panel = Panel(schooling.panel if WORLD in cache.sources else replace(schooling.panel, traits=0))
     stages: tuple[Stage, ...] = (LookStage(panel, cache), LabelsStage(panel, cache))
     for stage in stages:
         final = work / stage.name / "final.safetensors"
@@ -162,6 +165,8 @@ def measured(panel: Panel, cache: DataCache) -> dict[str, dict[str, float]]:
             figures["emotion_accuracy"] = emotion.accuracy(cache.emotion[named], reading.emotion[named])
         if felt.any():
             figures |= emotion.value_figures(cache.valence_arousal[felt], reading.valence_arousal[felt])
+        if panel.config.traits and WORLD in cache.sources:
+            figures["trait_r2"] = traits.explained(person_traits(cache), reading.traits)
         if is_other.any():
             figures |= _person_figures(cache, reading, np.flatnonzero(is_other), other[is_other])
         found[name] = {metric: round(value, 4) for metric, value in figures.items()}

@@ -13,15 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runtime.solvers import DDIM, SOLVERS
 from runtime.spec import SOURCES
 from training.data.cache import DataCache
 from training.dropout import MODALITIES
-from training.examples import Examples
+from training.examples import Batch, Examples
+from training.model import ClipFaceFusion
 from training.pictures import to_model
 from training.sampling import sample_images
 
-ALL = "all"
-CONDITIONS = (ALL, *MODALITIES)
+ALL, CHANGED = "all", "changed"
+# What each condition gives. "changed" asks for the person of the reference at another age and in another mood, without a word: what
+# is kept then is the person.
+GIVEN: Mapping[str, tuple[str, ...]] = {
+    ALL: MODALITIES,
+    **{name: (name,) for name in MODALITIES},
+    CHANGED: ("reference", "age", "emotion"),
+}
+CONDITIONS = tuple(GIVEN)
+ANOTHER_AGE_YEARS = 10.0
 PHRASES = ("age_text", "emotion_text")
 FEWEST = 5  # pictures of a condition; fewer say nothing
 BATCH = 32
@@ -31,7 +41,8 @@ BATCH = 32
 class MeasureSettings:
     """`count` pictures per seed, dealt evenly to the `conditions`; `never` names modalities that the model was trained without.
 
-    `guidance_scale` None takes the checkpoint's own.
+    `guidance_scale` None takes the checkpoint's own; `solver` is one of `runtime.solvers.SOLVERS`; `spread` pictures are made of one
+    prompt, 0 for none.
     """
 
     count: int = 1000
@@ -40,8 +51,14 @@ class MeasureSettings:
     guidance_scale: float | None = None
     conditions: tuple[str, ...] = CONDITIONS
     never: tuple[str, ...] = ()
+    solver: str = DDIM
+    spread: int = 0
 
     def __post_init__(self) -> None:
+        if self.solver not in SOLVERS:
+            raise ValueError(f"solver {self.solver!r}; allowed are {', '.join(SOLVERS)}")
+        if self.spread and self.spread < FEWEST:
+            raise ValueError(f"spread {self.spread} must be 0 or at least {FEWEST}: a deviation of fewer says nothing")
         if unknown := sorted(set(self.conditions) - set(CONDITIONS)):
             raise ValueError(f"conditions {unknown}; allowed are {', '.join(CONDITIONS)}")
         if not self.conditions or not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -132,24 +149,37 @@ def plan(
             )
             continue
         free[places] = False
-        planned[condition] = _ask(examples, np.sort(targets[places]), condition, rng)
+        request = _ask(examples, np.sort(targets[places]), condition, rng)
+        if len(request.rows) < FEWEST:
+            skipped[condition] = (
+                f"{len(request.rows)} of {len(places)} references are unlike enough, at least {FEWEST} are wanted"
+            )
+            continue
+        planned[condition] = request
     return [planned[condition] for condition in settings.conditions if condition in planned], skipped
 
 
 def make(examples: Examples, asked: list[Asked], settings: MeasureSettings, seed: int) -> list[Made]:
     """Sample all requests of one seed; every picture has a noise of its own."""
-    model = examples.model.eval()
-    scale = model.config.guidance_scale if settings.guidance_scale is None else settings.guidance_scale
     made, first_noise = [], seed * 1_000_003  # further apart than any number of pictures
     for request in asked:
-        parts = []
-        for start in range(0, len(request.rows), BATCH):
-            with torch.no_grad():
-                cond = model.fuse(*(tensor[start : start + BATCH] for tensor in request.inputs.values()))
-            parts.append(_bytes(sample_images(model, cond, first_noise + start, settings.steps, scale)))
+        made.append(Made(request, paint(examples.model, request.inputs, settings, first_noise)))
         first_noise += len(request.rows)
-        made.append(Made(request, np.concatenate(parts)))
     return made
+
+
+@torch.no_grad()
+def paint(
+    model: ClipFaceFusion, inputs: Mapping[str, Tensor], settings: MeasureSettings, first_noise: int
+) -> np.ndarray:
+    """(N, S, S, 3) uint8 for the rows of the fusion engine's `inputs`; row n has the noise of seed `first_noise` + n."""
+    model.eval()
+    scale = model.config.guidance_scale if settings.guidance_scale is None else settings.guidance_scale
+    parts = []
+    for start in range(0, len(inputs["present"]), BATCH):
+        cond = model.fuse(*(tensor[start : start + BATCH] for tensor in inputs.values()))
+        parts.append(_bytes(sample_images(model, cond, first_noise + start, settings.steps, scale, settings.solver)))
+    return np.concatenate(parts)
 
 
 def autoencoded(examples: Examples, pictures: np.ndarray) -> np.ndarray | None:
@@ -170,12 +200,16 @@ def _usable(examples: Examples, targets: np.ndarray, condition: str) -> np.ndarr
     available = {name: has[targets] for name, has in examples.available.items()}
     if condition == ALL:
         return np.sum(list(available.values()), axis=0) >= 2
-    return available[condition]
+    everything = np.logical_and.reduce([available[name] for name in GIVEN[condition]])
+    return everything & _has_another(examples.cache, targets) if condition == CHANGED else everything
 
 
 def _ask(examples: Examples, rows: np.ndarray, condition: str, rng: np.random.Generator) -> Asked:
-    given = {name: np.full(len(rows), condition in (ALL, name)) for name in MODALITIES}
+    given = {name: np.full(len(rows), name in GIVEN[condition]) for name in MODALITIES}
     batch = examples.describe(rows, rng, given)
+    if condition == CHANGED:
+        batch = _only(batch, is_another(examples.cache, rows, batch.reference.numpy()))
+        rows = batch.rows.numpy()
     inputs = dict(batch.inputs)
     told = {name: inputs["present"][:, place].cpu().numpy() > 0 for place, name in enumerate(SOURCES)}
     inputs["present"] = inputs["present"].clone()
@@ -185,6 +219,30 @@ def _ask(examples: Examples, rows: np.ndarray, condition: str, rng: np.random.Ge
     return Asked(
         condition, rows, batch.reference.cpu().numpy(), batch.has_other.cpu().numpy().astype(bool), inputs, told
     )
+
+
+def is_another(cache: DataCache, rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """(N,) bool: the reference shows another label, and an age at least `ANOTHER_AGE_YEARS` off; False where either is not known."""
+    years = np.abs(cache.age[rows] - cache.age[reference])
+    known = (cache.emotion[rows] >= 0) & (cache.emotion[reference] >= 0)
+    return known & (cache.emotion[rows] != cache.emotion[reference]) & (years >= ANOTHER_AGE_YEARS)
+
+
+def _has_another(cache: DataCache, rows: np.ndarray) -> np.ndarray:
+    """(N,) bool: some other picture of the person is such a reference."""
+    found = np.zeros(len(rows), bool)
+    for place, row in enumerate(rows):
+        mine = cache.first_picture[row] + np.arange(cache.pictures[row])
+        found[place] = is_another(cache, np.full(len(mine), row), mine).any()
+    return found
+
+
+def _only(batch: Batch, kept: np.ndarray) -> Batch:
+    """The rows of a batch where `kept` (B,) bool holds."""
+    mask = torch.from_numpy(kept)
+    there = mask.to(batch.clean.device)
+    inputs = {name: tensor[there] for name, tensor in batch.inputs.items()}
+    return Batch(batch.rows[mask], batch.clean[there], inputs, batch.reference[mask], batch.has_other[there])
 
 
 def _bytes(image: Tensor) -> np.ndarray:

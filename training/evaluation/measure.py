@@ -13,10 +13,12 @@ import numpy as np
 from training import features as feature_files
 from training.data.cache import DataCache
 from training.evaluation import rating
+from training.evaluation.diversity import rate_spread
 from training.evaluation.figure import Figure, metric_of
 from training.evaluation.lpips import LPIPS
-from training.evaluation.making import ALL, Made, MeasureSettings, make, plan
+from training.evaluation.making import ALL, CHANGED, Made, MeasureSettings, make, plan
 from training.evaluation.panel import Panel, Reading
+from training.evaluation.person import rate_person
 from training.evaluation.rating import Rating, Ratings, Skip, Trial
 from training.evaluation.scene import Scene
 from training.examples import Examples
@@ -74,11 +76,12 @@ def evaluate(
     settings: MeasureSettings,
     lpips: LPIPS | None = None,
     l_cm: str = UNKNOWN_L_CM,
+    heard: np.ndarray | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
-    """Make and measure, seed by seed. `l_cm` says whether L_CM was on, `report` is told the progress."""
+    """Make and measure, seed by seed. `l_cm` says whether L_CM was on, `heard` is `Scene.heard`, `report` is told the progress."""
     examples.model.eval()
-    scene = Scene.of(examples, judges, settings.count, lpips)
+    scene = Scene.of(examples, judges, settings.count, lpips, heard)
     if len(scene.targets) < settings.count:
         report(f"{len(scene.targets)} held-out targets of {settings.count} wanted: the data has no more")
     ratings: list[Ratings] = []
@@ -89,6 +92,7 @@ def evaluate(
             raise ValueError(f"nothing can be asked for: {absent}")
         report(f"seed {seed}: {sum(len(request.rows) for request in asked)} pictures at {settings.steps} steps")
         evidence, rated = _rate(scene, make(examples, asked, settings, seed), l_cm)
+        rated |= rate_spread(scene, settings, seed)
         rated |= {f"condition {name}": Skip(reason) for name, reason in absent.items()}
         ratings.append(rated)
         first = first or evidence
@@ -98,19 +102,24 @@ def evaluate(
 
 
 def _rate(scene: Scene, made: list[Made], l_cm: str) -> tuple[SeedEvidence, Ratings]:
+    readings = {part.asked.condition: scene.judges.read(part.pictures) for part in made}
     everything = np.concatenate([part.pictures for part in made])
-    rated, spectra = rating.rate_distribution(scene, everything)
-    readings, trials = {}, {}
+    rated, spectra = rating.rate_distribution(
+        scene, everything, np.concatenate([reading.look for reading in readings.values()])
+    )
+    trials = {}
     for part in made:
         condition = part.asked.condition
-        reading = readings[condition] = scene.judges.read(part.pictures)
+        reading = readings[condition]
         if condition == ALL:
             rated |= rating.rate_likeness(scene, part)
             rated |= rating.rate_direction(scene, part)
             rated |= rating.rate_consistency(scene, part, l_cm)
-        if condition in (ALL, "reference") and part.asked.told["identity"].all():
+        if condition in (ALL, "reference", CHANGED) and part.asked.told["identity"].all():
             trials[condition] = rating.try_identity(scene, part, reading)
             rated |= rating.rate_identity(scene, part, reading, trials[condition])
+        if condition == CHANGED:
+            rated |= rate_person(scene, part, reading)
         if condition in (ALL, "text"):
             rated |= rating.rate_words(scene, part)
         if condition in (ALL, "text", "audio", "age"):

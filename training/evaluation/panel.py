@@ -31,17 +31,20 @@ FORMAT_VERSION = 1
 WEIGHTS_FILE, CARD_FILE = "judges.safetensors", "judges.json"
 OCTAVES, OCTAVE_SCALE = 4, 3.0  # scaled so that between real pictures they vary about as much as the learned ones
 NOBODY = np.zeros(512, np.float32)  # as wide as ArcFace
+TRAIT_SCALE = 16.0  # of unit vectors, before the trait head
 _CHUNK = 64
 
 
 @dataclass(frozen=True)
 class PanelConfig:
-    """Architecture. `image_size` is what the judges look at, whatever the size of the pictures; `look` the width of `fid` and `kid`."""
+    """Architecture. `image_size` is what the judges look at, whatever the size of the pictures; `look` the width of `fid` and `kid`;
+    `traits` how many numbers of a person the identity judge's vector is read for."""
 
     image_size: int = 128
     channels: tuple[int, ...] = (24, 56, 80)
     features: int = 160
     look: int = 96
+    traits: int = 0  # of the synthetic world's people: sex and what makes a face; 0 for judges of photographs
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
@@ -52,13 +55,14 @@ class PanelConfig:
 @dataclass(frozen=True)
 class Reading:
     """What the judges see in N pictures: `look` (N, D) for `fid` and `kid`, `age` (N,) years, `emotion` (N,) place in EMOTIONS,
-    `valence_arousal` (N, 2), `identity` (N, D) unit length."""
+    `valence_arousal` (N, 2), `identity` (N, D) unit length, `traits` (N, `PanelConfig.traits`) as `person_traits` numbers them."""
 
     look: np.ndarray
     age: np.ndarray
     emotion: np.ndarray
     valence_arousal: np.ndarray
     identity: np.ndarray
+    traits: np.ndarray
 
     def __len__(self) -> int:
         return len(self.age)
@@ -117,6 +121,7 @@ class Panel(nn.Module):
         self.age = AgeEstimator(config.channels, config.features)
         self.emotion = EmotionEstimator(config.channels, config.features)
         self.identity = IdentityEncoder(config.channels, config.features)
+        self.traits = nn.Linear(config.features, config.traits) if config.traits else None
 
     @torch.no_grad()
     def read(self, pictures: np.ndarray) -> Reading:
@@ -138,7 +143,9 @@ class Panel(nn.Module):
         if image.shape[-1] != size:
             image = F.interpolate(image, (size, size), mode="bilinear", antialias=True, align_corners=False)
         labels, values = self.emotion(image)
-        return self.look(image), self.age(image)[:, 0], labels.argmax(1), values, self.identity(image)
+        vectors = self.identity(image)
+        traits = vectors.new_zeros(len(vectors), 0) if self.traits is None else self.traits(TRAIT_SCALE * vectors)
+        return self.look(image), self.age(image)[:, 0], labels.argmax(1), values, vectors, traits
 
 
 def save(panel: Panel, folder: Path, card: Mapping[str, Any]) -> None:

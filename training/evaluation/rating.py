@@ -13,7 +13,18 @@ import numpy as np
 import torch
 
 from runtime.spec import TOKENS
-from training.evaluation import age, consistency, distribution, emotion, identity, likeness, lpips, spectrum, words
+from training.evaluation import (
+    age,
+    consistency,
+    distribution,
+    emotion,
+    identity,
+    likeness,
+    lpips,
+    spectrum,
+    told_apart,
+    words,
+)
 from training.evaluation.impostors import Matches, match_impostors
 from training.evaluation.making import ALL, FEWEST, Made
 from training.evaluation.panel import Reading
@@ -37,6 +48,7 @@ class Skip:
     reason: str
 
 
+CLEAR = 0.6  # intensity from which an expression is
 Ratings = dict[str, Rating | Skip]
 
 
@@ -45,8 +57,9 @@ def key_of(metric: str, condition: str) -> str:
     return metric if condition == ALL else f"{metric}.{condition}"
 
 
-def rate_distribution(scene: Scene, pictures: np.ndarray) -> tuple[Ratings, dict[str, np.ndarray]]:
-    """`fid`, `kid` and `spectrum_error` of all made pictures against real ones of other people; and the spectra, for drawing.
+def rate_distribution(scene: Scene, pictures: np.ndarray, look: np.ndarray) -> tuple[Ratings, dict[str, np.ndarray]]:
+    """`fid`, `kid`, the spectrum's figures and `told_apart` of all made pictures, of which `look` was read, against real ones of other
+    people; and the spectra, for drawing.
 
     Real, autoencoded and blurred neighbours are as many as the made ones: the Fréchet distance falls with their number.
     """
@@ -54,11 +67,13 @@ def rate_distribution(scene: Scene, pictures: np.ndarray) -> tuple[Ratings, dict
     others = {"real": targets, **scene.worse(targets)}
     real = scene.readings.of(scene.real).look
     looks = {name: scene.judges.read(these).look for name, these in others.items()}
-    look = scene.judges.read(pictures).look
+    ages = _ages_apart(scene)
     few = f"{len(pictures)} pictures barely fill {look.shape[1]} dimensions; compare with real only"
     ratings: Ratings = {}
     for name, distance in (("fid", distribution.fid), ("kid", distribution.kid)):
         beside = {other: distance(theirs, real) for other, theirs in looks.items()}
+        if ages is not None:
+            beside["ages"] = distance(*ages)
         note = few if len(pictures) < 5 * look.shape[1] else ""
         ratings[name] = Rating(distance(look, real), len(pictures), beside, note)
     expected = spectrum.radial_power(scene.cache.images[scene.real])
@@ -70,7 +85,38 @@ def rate_distribution(scene: Scene, pictures: np.ndarray) -> tuple[Ratings, dict
         {name: spectrum.spectrum_error(spectra[name], expected) for name in others},
         f"upper half of the frequencies: {spectrum.fine_detail(spectra['made'], expected):.2f} of the real power",
     )
+    ratings["fine_detail"] = Rating(
+        spectrum.fine_detail(spectra["made"], expected),
+        len(pictures),
+        {name: spectrum.fine_detail(spectra[name], expected) for name in others},
+    )
+    ratings["told_apart"] = _rate_told_apart(scene, pictures, look, real, {n: (others[n], looks[n]) for n in others})
     return ratings, {"reference": expected, **spectra}
+
+
+def _ages_apart(scene: Scene) -> tuple[np.ndarray, np.ndarray] | None:
+    """What the look judge sees in real people of 20 to 30, and of 60 to 70; None where there are few of either."""
+    rows = np.union1d(scene.real, scene.targets)
+    young, old = (rows[(scene.cache.age[rows] >= low) & (scene.cache.age[rows] < low + 10)] for low in (20, 60))
+    if min(len(young), len(old)) < FEWEST:
+        return None
+    return scene.readings.of(young).look, scene.readings.of(old).look
+
+
+def _rate_told_apart(
+    scene: Scene,
+    pictures: np.ndarray,
+    look: np.ndarray,
+    real: np.ndarray,
+    others: Mapping[str, tuple[np.ndarray, np.ndarray]],
+) -> Rating | Skip:
+    fewest = 2 * told_apart.FOLDS
+    if min(len(pictures), len(real)) < fewest:
+        return Skip(f"{len(pictures)} pictures; {told_apart.FOLDS} folds need {fewest}")
+    genuine = told_apart.clues(scene.cache.images[scene.real], real)
+    beside = {name: told_apart.accuracy(told_apart.clues(*seen), genuine) for name, seen in others.items()}
+    found = told_apart.accuracy(told_apart.clues(pictures, look), genuine)
+    return Rating(found, len(pictures), {**beside, "chance": 0.5})
 
 
 def rate_likeness(scene: Scene, made: Made) -> Ratings:
@@ -167,10 +213,18 @@ def rate_age(scene: Scene, made: Made, reading: Reading) -> Ratings:
     truth = cache.age[asked.rows[rows]]
     real = age.age_figures(truth, scene.readings.of(asked.rows[rows]).age)
     chance = age.age_chance(truth)
-    return {
+    ratings: Ratings = {
         key_of(name, asked.condition): Rating(value, len(rows), {"real": real[name], "chance": chance[name]})
         for name, value in age.age_figures(truth, reading.age[rows]).items()
     }
+    if asked.condition != "age":
+        return ratings
+    seen = scene.readings.of(asked.rows[rows]).age
+    for decade, places in age.decades(truth).items():
+        if len(places) >= FEWEST:
+            off, of_real = (float(np.abs(read[places] - truth[places]).mean()) for read in (reading.age[rows], seen))
+            ratings[f"age_mae.age {decade}"] = Rating(off, len(places), {"real": of_real})
+    return ratings
 
 
 def rate_emotion(scene: Scene, made: Made, reading: Reading) -> Ratings:
@@ -189,6 +243,7 @@ def rate_emotion(scene: Scene, made: Made, reading: Reading) -> Ratings:
             len(rows),
             {"real": emotion.accuracy(truth, real), "chance": emotion.label_chance(truth)},
         )
+    ratings[key_of("emotion_clear", asked.condition)] = _rate_clear(scene, made, reading, rows)
     rows = np.flatnonzero(asked.tells_values() & np.isfinite(cache.valence_arousal[asked.rows]).all(1))
     if len(rows) < FEWEST:
         reason = f"{len(rows)} of {len(asked.rows)} requests say a valence and arousal that are known"
@@ -200,6 +255,21 @@ def rate_emotion(scene: Scene, made: Made, reading: Reading) -> Ratings:
         beside = {"real": real_figures[name], "chance": chance[name]}
         ratings[key_of(name, asked.condition)] = Rating(value, len(rows), beside)
     return ratings
+
+
+def _rate_clear(scene: Scene, made: Made, reading: Reading, rows: np.ndarray) -> Rating | Skip:
+    """The label among those of `rows`, places in `made`, whose expression is clear; and what a probe hears in clear voices."""
+    cache, asked = scene.cache, made.asked
+    rows = rows[cache.intensity[asked.rows[rows]] >= CLEAR]
+    if len(rows) < FEWEST:
+        return Skip(f"{len(rows)} requests say a label whose intensity is known and at least {CLEAR:g}")
+    truth = cache.emotion[asked.rows[rows]]
+    real = scene.readings.of(asked.rows[rows]).emotion
+    beside = {"real": emotion.accuracy(truth, real), "chance": emotion.label_chance(truth)}
+    clear = np.flatnonzero((cache.audio_intensity >= CLEAR) & (cache.audio_emotion >= 0))
+    if asked.condition == "audio" and scene.heard is not None and len(clear):
+        beside["probe"] = emotion.accuracy(cache.audio_emotion[clear], scene.heard[clear])
+    return Rating(emotion.accuracy(truth, reading.emotion[rows]), len(rows), beside)
 
 
 def rate_words(scene: Scene, made: Made) -> Ratings:

@@ -1,4 +1,5 @@
-"""An evaluation on disk: report.json for programs, report.md for people. The same evaluation gives the same bytes."""
+"""An evaluation on disk: report.json for programs, report.md for people, targets.md for a model card. The same evaluation gives the
+same bytes."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from training.durable import write_json, write_text
+from training.evaluation import targets
 from training.evaluation.figure import METRICS, NEIGHBOURS, Figure, metric_of
 from training.evaluation.making import ALL, MeasureSettings
 from training.evaluation.measure import Evaluation
@@ -28,9 +30,10 @@ class Subject:
 
 
 def write(evaluation: Evaluation, subject: Subject, folder: Path, plots: Mapping[str, str]) -> None:
-    """Write both files; `plots` maps a file name in `folder` to its caption."""
+    """Write the three files; `plots` maps a file name in `folder` to its caption."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / JSON_FILE, document(evaluation, subject))
+    write_text(folder / targets.MARKDOWN_FILE, "\n".join(_targets(evaluation, subject)) + "\n")
     write_text(folder / MARKDOWN_FILE, markdown(evaluation, subject, plots))
 
 
@@ -43,6 +46,7 @@ def document(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
         "data": dict(subject.data),
         "settings": asdict(subject.settings),
         "figures": {key: _entry(key, figure) for key, figure in evaluation.figures.items()},
+        "targets": targets.document(evaluation.figures),
         "skipped": dict(evaluation.skipped),
     }
 
@@ -55,11 +59,15 @@ def markdown(evaluation: Evaluation, subject: Subject, plots: Mapping[str, str])
         "# Evaluation",
         "",
         f"Checkpoint `{subject.checkpoint['sha256'][:12]}`, judges `{subject.judges['sha256'][:12]}`, {subject.data['what']}.",
-        f"Seeds {', '.join(map(str, settings.seeds))}; {settings.steps} steps; guidance {scale}. Figures are mean ± sample",
+        f"Seeds {', '.join(map(str, settings.seeds))}; {settings.steps} steps of {settings.solver}; guidance {scale}. Figures are mean ± sample",
         "standard deviation over the seeds. A condition other than *everything* was given that one modality alone. Words are read",
         'without a parser. `id_sim` is a cosine and `fid` a Fréchet distance; the article uses "FID" for both.',
         "",
         *(f"- **{name}**: {meaning}" for name, meaning in NEIGHBOURS.items()),
+        "",
+        "## Targets",
+        "",
+        *targets.table(evaluation.figures, evaluation.skipped),
         "",
     ]
     for group in dict.fromkeys(metric.group for metric in METRICS.values()):
@@ -72,6 +80,19 @@ def markdown(evaluation: Evaluation, subject: Subject, plots: Mapping[str, str])
     lines += ["", "## The judges", "", *_judges(subject.judges), "", "## Plots", ""]
     lines += [f"![{caption}]({file})\n" for file, caption in plots.items()]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _targets(evaluation: Evaluation, subject: Subject) -> list[str]:
+    """The table of targets and what it was made with."""
+    settings = subject.settings
+    scale = "the checkpoint's" if settings.guidance_scale is None else f"{settings.guidance_scale:g}"
+    return [
+        f"Checkpoint `{subject.checkpoint['sha256'][:12]}`, judges `{subject.judges['sha256'][:12]}`, {subject.data['what']};",
+        f"{settings.count} pictures per seed, seeds {', '.join(map(str, settings.seeds))}, {settings.steps} steps of {settings.solver},",
+        f"guidance {scale}.",
+        "",
+        *targets.table(evaluation.figures, evaluation.skipped),
+    ]
 
 
 def _table(keys: list[str], figures: Mapping[str, Figure]) -> list[str]:

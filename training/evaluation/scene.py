@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
-from training.data.cache import DataCache
+from training.data.cache import WORLD, DataCache
 from training.evaluation.lpips import LPIPS
 from training.evaluation.making import autoencoded, halves
 from training.evaluation.panel import Panel, Reading
+from training.evaluation.traits import TraitReader
 from training.examples import Examples
 from training.model import ClipFaceFusion
 from training.pictures import to_clip, to_model
+from training.stages.identity import person_traits
 
 BLUR = 1 / 64  # of the picture's side: the deviation of the Gaussian that is held beside made pictures
 _CHUNK = 64
@@ -43,7 +46,8 @@ class RealReadings:
 
 @dataclass(frozen=True)
 class Scene:
-    """`real` (N,) rows to compare with and `targets` (N,) rows to ask for, of different people."""
+    """`real` (N,) rows to compare with and `targets` (N,) rows to ask for, of different people; `heard` (V,) the emotion that a probe
+    names for each voice of the cache, None where there is no probe."""
 
     examples: Examples
     judges: Panel
@@ -51,12 +55,20 @@ class Scene:
     targets: np.ndarray
     readings: RealReadings = field(repr=False)
     lpips: LPIPS | None = None
+    heard: np.ndarray | None = None
 
     @classmethod
-    def of(cls, examples: Examples, judges: Panel, count: int, lpips: LPIPS | None = None) -> Scene:
+    def of(
+        cls,
+        examples: Examples,
+        judges: Panel,
+        count: int,
+        lpips: LPIPS | None = None,
+        heard: np.ndarray | None = None,
+    ) -> Scene:
         """With at most `count` real pictures and targets."""
         real, targets = halves(examples.cache, count)
-        return cls(examples, judges, real, targets, RealReadings(examples.cache, judges), lpips)
+        return cls(examples, judges, real, targets, RealReadings(examples.cache, judges), lpips, heard)
 
     @property
     def cache(self) -> DataCache:
@@ -67,6 +79,22 @@ class Scene:
     def model(self) -> ClipFaceFusion:
         """The checkpoint that is judged."""
         return self.examples.model
+
+    def traits_of(self, reading: Reading) -> np.ndarray | None:
+        """(N, T) traits of the people in pictures, as `person_traits` numbers them, in the judges' eyes; None where no truth is known.
+
+        Judges that were not taught any are asked for their identity vectors, by a regression on the real pictures: none of a person
+        whom a model is asked for.
+        """
+        if WORLD not in self.cache.sources:
+            return None
+        return reading.traits if reading.traits.shape[1] else self._trait_reader.read(reading.identity)
+
+    @cached_property
+    def _trait_reader(self) -> TraitReader:
+        truth = person_traits(self.cache)[self.real]
+        known = np.isfinite(truth).all(1)
+        return TraitReader.fitted(self.readings.of(self.real[known]).identity, truth[known])
 
     def worse(self, pictures: np.ndarray) -> dict[str, np.ndarray]:
         """Real pictures (N, S, S, 3) as "autoencoded", where the model is latent, and "blurred"."""

@@ -12,21 +12,28 @@ _CHUNK = 64
 
 
 def radial_power(pictures: np.ndarray) -> np.ndarray:
-    """(S // 2 - 1,) float64: mean power of the luminance at each whole number of cycles per picture, Hann-windowed.
+    """(S // 2 - 1,) float64: mean over the pictures of `radial_powers`."""
+    return radial_powers(pictures).mean(axis=0)
+
+
+def radial_powers(pictures: np.ndarray) -> np.ndarray:
+    """(N, S // 2 - 1) float64: mean power of the luminance at each whole number of cycles per picture, Hann-windowed.
 
     The window keeps the step between opposite edges, which no picture shows, out of the high frequencies.
     """
     size = pictures.shape[1]
     window = np.outer(np.hanning(size), np.hanning(size)).astype(np.float32)
-    total = np.zeros((size, size))
+    frequency = np.fft.fftfreq(size, 1 / size)
+    radius = np.hypot(*np.meshgrid(frequency, frequency)).round().astype(int).ravel()
+    order, counts = np.argsort(radius, kind="stable"), np.bincount(radius)
+    starts = np.cumsum(counts) - counts
+    parts = [np.empty((0, len(counts)))]
     for start in range(0, len(pictures), _CHUNK):
         grey = pictures[start : start + _CHUNK].astype(np.float32) @ LUMINANCE / 255
         grey -= grey.mean(axis=(1, 2), keepdims=True)
-        total += (np.abs(np.fft.fft2(grey * window)) ** 2).sum(0)
-    frequency = np.fft.fftfreq(size, 1 / size)
-    radius = np.hypot(*np.meshgrid(frequency, frequency)).round().astype(int).ravel()
-    power = np.bincount(radius, total.ravel()) / np.bincount(radius)
-    return power[1 : size // 2] / len(pictures)
+        power = (np.abs(np.fft.fft2(grey * window)) ** 2).reshape(len(grey), -1)
+        parts.append(np.add.reduceat(power[:, order], starts, axis=1) / counts)
+    return np.concatenate(parts)[:, 1 : size // 2]
 
 
 def power_ratio(made: np.ndarray, real: np.ndarray) -> np.ndarray:

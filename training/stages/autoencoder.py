@@ -16,6 +16,9 @@ from training.model import ClipFaceFusion
 from training.pictures import save_grid, to_model
 
 CROP = 64  # the network is convolutional without normalisation, so a crop teaches what a whole picture does, at a quarter of the cost
+LATENT_NOISE = (
+    0.1  # of each channel's spread, added before decoding: what a generator gets slightly wrong must not show
+)
 LATENT_PENALTY = 1e-3  # keeps latents inside the decoder's ±3 soft clamp
 GATE_DB = 33.0  # below, the decoder limits what the generator can show and what the estimators can judge
 GATE_EVERY = 4  # of the pictures whose latents are measured, one in this many is decoded too
@@ -47,7 +50,9 @@ class AutoencoderStage:
         )
         image = to_model(crops).to(self._device(), memory_format=torch.channels_last)
         latents = self.module.latents(image)
-        error = self.module.network.decode(latents).sample.float() - image
+        # On the CPU, as in the diffusion stage: a resumed run must draw the same noise.
+        noise = torch.randn(latents.shape).to(latents.device) * latents.detach().std(dim=(0, 2, 3), keepdim=True)
+        error = self.module.network.decode(latents + LATENT_NOISE * noise).sample.float() - image
         pixels = error.square().mean()
         edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
         loss = (

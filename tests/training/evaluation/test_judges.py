@@ -40,7 +40,7 @@ def test_the_card_says_how_they_were_made_and_how_right_they_are(trained):
     card = json.loads((trained / "out" / "judges.json").read_text())
     assert card["trained_on"]["seed"] == WORLD_SEED != card["held_out"]["seed"]
     assert set(card["measured"]) == {"clean", "blurred"}
-    assert {"age_mae", "emotion_accuracy", "id_auc", "fid"} <= set(card["measured"]["clean"])
+    assert {"age_mae", "emotion_accuracy", "id_auc", "trait_r2", "fid"} <= set(card["measured"]["clean"])
 
 
 def test_their_people_are_in_no_preset_s_world(trained):
@@ -159,7 +159,7 @@ def test_the_feature_distance_sees_a_blur_even_untrained(judges, held_out):
     first, second = held_out.images[:40], held_out.images[40:]
     real = judges.read(first).look
     floor, soft = (distribution.fid(judges.read(these).look, real) for these in (second, blur(second)))
-    assert soft > 3 * floor
+    assert soft > 2 * floor
 
 
 def test_worn_pictures_are_half_blurred_and_left_alone_where_they_came_from():
@@ -224,7 +224,7 @@ def test_what_a_data_set_does_not_say_drops_out(held_out, monkeypatch):
     assert not panel.age.head.weight.grad.any() and not panel.emotion.labels.weight.grad.any()
     assert panel.identity.trunk.project.weight.grad.any() and panel.emotion.values.weight.grad.any()
     found = measured(panel, held_out)["clean"]
-    assert "age_mae" not in found and "emotion_accuracy" not in found and {"avd", "id_auc", "fid"} <= set(found)
+    assert not {"age_mae", "emotion_accuracy", "trait_r2"} & set(found) and {"avd", "id_auc", "fid"} <= set(found)
 
 
 def test_judges_can_learn_from_data_of_one_s_own(trained, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from runtime.spec import SOURCES
 from training.data.synthetic.world import split_of
-from training.evaluation.making import CONDITIONS, MeasureSettings, autoencoded, halves, make, plan
+from training.evaluation.making import CONDITIONS, MeasureSettings, autoencoded, halves, is_another, make, plan
 from training.examples import Examples
 
 SETTINGS = MeasureSettings(count=36, seeds=(42,), steps=2)
@@ -19,6 +19,7 @@ EXPECTED = {
     "reference": {"image", "identity"},
     "age": {"age"},
     "emotion": {"emotion", "valence_arousal"},
+    "changed": {"image", "identity", "age", "emotion", "valence_arousal"},
 }
 
 
@@ -51,9 +52,24 @@ def test_nobody_of_them_has_been_trained_on(held_out):
 
 def test_every_condition_gets_an_equal_share_of_different_targets(asked, targets):
     assert tuple(asked) == CONDITIONS
-    assert {len(request.rows) for request in asked.values()} == {6}
+    assert {len(request.rows) for request in asked.values()} == {36 // len(CONDITIONS)}
     together = np.concatenate([request.rows for request in asked.values()])
     assert len(set(together)) == len(together) and set(together) <= set(targets)
+
+
+def test_a_person_is_asked_for_at_another_age_and_in_another_mood(asked, held_out):
+    request = asked["changed"]
+    assert (held_out.person[request.reference] == held_out.person[request.rows]).all()
+    assert (held_out.emotion[request.reference] != held_out.emotion[request.rows]).all()
+    assert (np.abs(held_out.age[request.reference] - held_out.age[request.rows]) >= 10).all()
+    assert not request.told["text"].any() and request.told["identity"].all() and request.told["age"].all()
+
+
+def test_a_reference_is_another_only_if_age_and_label_are_known_and_differ(held_out, monkeypatch):
+    monkeypatch.setattr(held_out, "age", np.array([20.0, 29.0, 31.0, 31.0, np.nan]))
+    monkeypatch.setattr(held_out, "emotion", np.array([0, 1, 1, 0, 1]))
+    found = is_another(held_out, np.zeros(5, int), np.arange(5))
+    assert found.tolist() == [False, False, True, False, False]
 
 
 def test_a_modality_alone_is_alone(asked):
@@ -85,14 +101,15 @@ def test_the_reference_is_another_picture_of_the_person(asked, held_out):
 def test_a_condition_that_the_model_was_trained_without_is_skipped_with_its_reason(held_out, examples, targets):
     blind = Examples(examples.model, held_out, examples.features, never=("age",))
     planned, skipped = plan(blind, targets, SETTINGS, 42)
-    assert skipped == {"age": "0 of 36 held-out pictures have what it needs, at least 5 are wanted"}
+    reason = "0 of 36 held-out pictures have what it needs, at least 5 are wanted"
+    assert skipped == {"age": reason, "changed": reason}
     everything = next(request for request in planned if request.condition == "all")
     assert not everything.inputs["present"][:, SOURCES.index("age")].any()
 
 
 def test_pictures_follow_the_seed_and_the_steps(examples, asked):
     first = make(examples, [asked["age"]], SETTINGS, 42)[0].pictures
-    assert first.shape == (6, 32, 32, 3) and first.dtype == np.uint8
+    assert first.shape == (36 // len(CONDITIONS), 32, 32, 3) and first.dtype == np.uint8
     assert np.array_equal(first, make(examples, [asked["age"]], SETTINGS, 42)[0].pictures)
     assert not np.array_equal(first, make(examples, [asked["age"]], SETTINGS, 43)[0].pictures)
     assert not np.array_equal(
@@ -107,11 +124,13 @@ def test_the_guidance_scale_changes_the_latents(examples, asked, monkeypatch):
     monkeypatch.setattr(
         making,
         "sample_images",
-        lambda model, cond, seed, steps, scale: seen.append(scale) or cond[0].new_zeros(6, 3, 32, 32),
+        lambda model, cond, seed, steps, scale, solver: (
+            seen.append((scale, solver)) or cond[0].new_zeros(len(cond[0]), 3, 32, 32)
+        ),
     )
     make(examples, [asked["age"]], SETTINGS, 42)
-    make(examples, [asked["age"]], dataclasses.replace(SETTINGS, guidance_scale=1.5), 42)
-    assert seen == [examples.model.config.guidance_scale, 1.5]
+    make(examples, [asked["age"]], dataclasses.replace(SETTINGS, guidance_scale=1.5, solver="unipc"), 42)
+    assert seen == [(examples.model.config.guidance_scale, "ddim"), (1.5, "unipc")]
 
 
 def test_autoencoded_pictures_went_through_the_models_own_autoencoder(examples, held_out):
@@ -123,7 +142,9 @@ def test_autoencoded_pictures_went_through_the_models_own_autoencoder(examples, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"count": 10}, "at least 30"),
+        ({"count": 10}, "at least 35"),
+        ({"solver": "euler"}, "euler"),
+        ({"spread": 1}, "spread 1"),
         ({"conditions": ("smell",)}, "smell"),
         ({"never": ("smell",)}, "smell"),
         ({"seeds": (1, 1)}, "none twice"),

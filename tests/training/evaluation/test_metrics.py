@@ -9,7 +9,18 @@ import pytest
 from scipy.linalg import sqrtm
 from scipy.stats import mannwhitneyu
 
-from training.evaluation import age, consistency, distribution, emotion, identity, likeness, spectrum, words
+from training.evaluation import (
+    age,
+    consistency,
+    distribution,
+    emotion,
+    identity,
+    likeness,
+    spectrum,
+    told_apart,
+    traits,
+    words,
+)
 from training.evaluation.figure import METRICS, Figure
 from training.evaluation.scene import blur
 
@@ -96,6 +107,35 @@ def test_a_blur_takes_the_fine_detail(rng):
     assert spectrum.power_ratio(after, before)[0] == pytest.approx(1, abs=0.1)
 
 
+def test_a_pictures_own_spectrum_is_the_mean_over_one(rng):
+    these = pictures(rng, count=70)
+    each = spectrum.radial_powers(these)
+    assert each.shape == (70, 15)
+    assert np.allclose(each[[3, 66]], [spectrum.radial_power(these[[row]]) for row in (3, 66)])
+    assert np.allclose(each.mean(0), spectrum.radial_power(these))
+
+
+def test_pictures_that_do_not_differ_cannot_be_told_apart_and_a_shift_by_four_deviations_can(rng):
+    made, real = rng.normal(size=(2, 300, 10))
+    assert told_apart.accuracy(made, real) == pytest.approx(0.5, abs=0.08)
+    shift = np.eye(10)[2]
+    # Half the distance of two normal clouds is where they are told apart: Φ(2) = 0.977.
+    assert told_apart.accuracy(made + 4 * shift, real) == pytest.approx(0.977, abs=0.02)
+    assert told_apart.accuracy(made + shift, real) == pytest.approx(0.69, abs=0.05)
+
+
+def test_a_blur_gives_a_picture_away(rng):
+    first, second = pictures(rng, 40), pictures(rng, 40)
+    nothing = np.zeros((40, 1))
+    seen = [told_apart.clues(these, nothing) for these in (first, blur(second))]
+    assert told_apart.accuracy(seen[1], seen[0]) > 0.95
+
+
+def test_too_few_pictures_to_learn_from_are_refused():
+    with pytest.raises(ValueError, match="5 folds need 10"):
+        told_apart.accuracy(np.zeros((9, 2)), np.zeros((20, 2)))
+
+
 # --- likeness
 
 
@@ -166,6 +206,36 @@ def test_rank1_counts_another_picture_of_the_same_person():
     assert identity.rank1(made, references, np.array([0, 0, 1])) == pytest.approx(2 / 3)
 
 
+def test_first_of_a_crowd_is_above_all_its_own_impostors():
+    genuine = np.array([0.9, 0.5])
+    impostor = np.array([[0.8, 0.1], [0.95, 0.1]])
+    assert identity.rank1_among(genuine, impostor) == 0.5
+
+
+def test_traits_are_explained_by_their_own_arithmetic_and_sex_does_not_count():
+    truth = np.array([[0.0, -1, 0], [1, 0, 1], [0, 1, -1]])
+    read = truth.copy()
+    read[:, 0] = 9
+    assert traits.explained(truth, read) == 1
+    read[:, 1] = 0  # the mean: nothing of the first trait
+    assert traits.explained(truth, read) == 0.5
+    assert np.isnan(traits.explained(np.zeros((3, 2)), np.ones((3, 2))))
+
+
+def test_half_as_varied_is_half_the_spread(rng):
+    real = rng.normal(size=(50, 4))
+    assert traits.spread(0.5 * real + 3, real) == pytest.approx([0.5] * 3)
+    assert traits.spread(np.tile(real[:1], (50, 1)), real) == pytest.approx([0] * 3)
+
+
+def test_a_reader_finds_traits_that_lie_along_directions_and_guesses_the_mean_elsewhere(rng):
+    vectors = rng.normal(size=(400, 12))
+    truth = np.stack([np.zeros(400), vectors[:, 3] - vectors[:, 5], rng.normal(size=400)], axis=1)
+    read = traits.TraitReader.fitted(vectors[:300], truth[:300]).read(vectors[300:])
+    assert traits.explained(truth[300:, :2], read[:, :2]) > 0.95
+    assert abs(traits.explained(truth[300:, ::2], read[:, ::2])) < 0.2
+
+
 # --- age
 
 
@@ -185,6 +255,12 @@ def test_age_chance_is_what_the_best_constant_gets(rng):
         assert of_constant["age_mae"] >= chance["age_mae"] - 1e-9
         assert of_constant["age_rmse"] >= chance["age_rmse"] - 1e-9
         assert of_constant["age_within_5"] <= chance["age_within_5"] + 0.02  # the constant there is one of the ages
+
+
+def test_decades_hold_every_age_once_and_only_those_that_occur():
+    asked = np.array([9.9, 20.0, 29.5, 30.0])
+    found = {name: places.tolist() for name, places in age.decades(asked).items()}
+    assert found == {"0-9": [0], "20-29": [1, 2], "30-39": [3]}
 
 
 # --- emotion

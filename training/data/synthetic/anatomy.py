@@ -63,23 +63,23 @@ def build_anatomy(person: Person, ageing: Ageing) -> Anatomy:
     male = person.sex * (1.0 - 0.75 * child)  # sexes differ little before puberty
     female = (1 - person.sex) * (1.0 - 0.6 * child)
     width = 0.515 * (1.0 + 0.14 * person["head_width"]) * (1.0 + 0.03 * male)
-    chin = 0.72 + 0.075 * person["chin_length"] + 0.03 * male + 0.03 * mature - 0.19 * child
-    eye_v = -0.03 + 0.035 * person["forehead_height"] + 0.15 * child - 0.02 * mature
+    chin = 0.72 + 0.075 * person["chin_length"] + 0.03 * male + 0.03 * mature - 0.16 * child
+    eye_v = -0.03 + 0.035 * person["forehead_height"] + 0.135 * child - 0.02 * mature
     nose_length = (0.30 + 0.065 * person["nose_length"]) * (1.0 - 0.34 * child + 0.05 * mature + 0.17 * sag)
     nose_v = eye_v + nose_length
     return Anatomy(
         male=bool(person.sex),
-        crown=-0.74,
+        crown=-0.72,
         hairline=-0.47 - 0.075 * person["forehead_height"] + 0.02 * child,
         temple=width * (0.95 + 0.03 * child - 0.03 * sag),
-        cheek=width * (1.0 + 0.07 * person["cheek_fullness"] + 0.06 * child - 0.03 * sag),
+        cheek=width * (1.0 + 0.07 * person["cheek_fullness"] + 0.08 * child - 0.03 * sag),
         jaw=width
         * (0.75 + 0.12 * person["jaw_width"] + 0.05 * male + 0.04 * person["cheek_fullness"])
-        * (1.0 + 0.10 * child + 0.08 * sag),
-        chin_half_width=(0.175 + 0.06 * person["jaw_width"] + 0.03 * male) * (1.0 + 0.12 * child),
+        * (1.0 + 0.15 * child + 0.08 * sag),
+        chin_half_width=(0.175 + 0.06 * person["jaw_width"] + 0.03 * male) * (1.0 + 0.22 * child),
         chin=chin,
         jowl=0.055 * sag,
-        half_neck=(0.20 + 0.055 * male) * (1.0 - 0.36 * child) * (1.0 - 0.10 * sag),
+        half_neck=(0.235 + 0.06 * male) * (1.0 - 0.36 * child) * (1.0 - 0.10 * sag),
         shoulder=0.80 - 0.13 * child,
         eye_u=0.232 + 0.042 * person["eye_spacing"] + 0.008 * child,
         eye_v=eye_v,
@@ -93,8 +93,8 @@ def build_anatomy(person: Person, ageing: Ageing) -> Anatomy:
         brow_half_thickness=(0.024 + 0.013 * person["brow_thickness"] + 0.010 * male) * (1.0 - 0.35 * child),
         brow_arch=0.045 + 0.055 * person["brow_arch"],
         nose_v=nose_v,
-        half_nose=0.10 * (1.0 + 0.42 * person["nose_width"]) * (1.0 - 0.22 * child + 0.14 * sag + 0.06 * male),
-        nose_round=float(np.clip(person["nose_tip"] + 0.25 * child - 0.25 * sag, -1.25, 1.25)),
+        half_nose=0.106 * (1.0 + 0.42 * person["nose_width"]) * (1.0 - 0.22 * child + 0.14 * sag + 0.06 * male),
+        nose_round=float(np.clip(person["nose_tip"] + 0.4 * child - 0.25 * sag, -1.25, 1.25)),
         mouth_v=nose_v + 0.40 * (chin - nose_v) + 0.01 * sag,
         half_mouth=0.185 * (1.0 + 0.3 * person["mouth_width"]) * (1.0 - 0.2 * child + 0.04 * mature),
         upper_lip=0.034 * (1.0 + 0.55 * person["lip_fullness"]) * (1.0 + 0.2 * female - 0.1 * child - 0.5 * crease),
@@ -102,7 +102,7 @@ def build_anatomy(person: Person, ageing: Ageing) -> Anatomy:
         mouth_droop=0.02 * sag,
         half_ear=0.125 * (1.0 + 0.45 * person["ear_size"]) * (1.0 + 0.05 * child + 0.25 * sag),
         ear_out=(0.065 + 0.045 * person["ear_size"]) * (1.0 + 0.2 * child + 0.15 * sag),
-        cheek_fullness=person["cheek_fullness"] * 0.7 + 0.6 * child - 0.6 * sag,
+        cheek_fullness=person["cheek_fullness"] * 0.7 + 0.8 * child - 0.6 * sag,
         skin=_skin(person, ageing),
         lips=_lips(person, ageing),
         iris_colour=_along(person["eye_colour"], _IRISES) * (1.0 - 0.1 * crease) + 0.06 * crease,
@@ -110,10 +110,10 @@ def build_anatomy(person: Person, ageing: Ageing) -> Anatomy:
 
 
 # Anchors from -1 to 1, evenly spaced.
-_SKINS = np.array(((0.99, 0.87, 0.79), (0.95, 0.77, 0.64), (0.83, 0.61, 0.46), (0.63, 0.42, 0.29), (0.42, 0.27, 0.19)))
+_SKINS = np.array(((0.89, 0.76, 0.68), (0.86, 0.68, 0.56), (0.77, 0.56, 0.43), (0.60, 0.41, 0.30), (0.42, 0.28, 0.21)))
 _LIPS = np.array(((0.86, 0.47, 0.46), (0.80, 0.42, 0.40), (0.69, 0.35, 0.32), (0.52, 0.26, 0.25), (0.38, 0.19, 0.19)))
 _IRISES = np.array(((0.20, 0.11, 0.07), (0.44, 0.27, 0.12), (0.46, 0.46, 0.20), (0.27, 0.50, 0.38), (0.40, 0.64, 0.86)))
-_ROSY_TO_GOLDEN = np.array((0.0, 0.035, -0.07))
+_ROSY_TO_GOLDEN = np.array((-0.01, 0.015, -0.095))
 
 
 def _skin(person: Person, ageing: Ageing) -> np.ndarray:

@@ -50,15 +50,20 @@ UNITS = tuple(field.name for field in fields(Expression))
 # What each label does at full strength.
 BLENDS: dict[str, Expression] = {
     "neutral": Expression(),
-    "calm": Expression(lip_corner_pull=0.42, lid_droop=0.75),
+    "calm": Expression(lip_corner_pull=0.35, lid_droop=1.0),
     "happy": Expression(cheek_raise=1.0, lip_corner_pull=1.0, jaw_drop=0.3, brow_outer_raise=0.2),
-    "sad": Expression(brow_inner_raise=1.0, brow_lower=0.15, lip_corner_depress=1.0, chin_raise=0.7, lid_droop=0.4),
-    "angry": Expression(brow_lower=1.0, lid_tighten=0.5, lip_press=1.0, lip_corner_depress=0.35, nose_wrinkle=0.2),
+    "sad": Expression(brow_inner_raise=1.0, brow_lower=0.1, lip_corner_depress=1.0, chin_raise=0.7, lid_droop=0.45),
+    "angry": Expression(brow_lower=1.0, lid_tighten=0.55, lip_press=1.0, lip_corner_depress=0.5, nose_wrinkle=0.2),
     "fearful": Expression(
-        brow_inner_raise=0.9, brow_outer_raise=0.3, brow_lower=0.2, lid_raise=0.8, lip_stretch=1.0, jaw_drop=0.25
+        brow_inner_raise=0.9, brow_outer_raise=0.3, brow_lower=0.2, lid_raise=0.9, lip_stretch=1.0, jaw_drop=0.25
     ),
     "disgust": Expression(
-        brow_lower=0.6, nose_wrinkle=1.0, upper_lip_raise=1.0, cheek_raise=0.5, lid_tighten=0.7, lip_corner_depress=0.4
+        brow_lower=0.35,
+        nose_wrinkle=1.0,
+        upper_lip_raise=1.0,
+        cheek_raise=0.7,
+        lid_tighten=0.6,
+        lip_corner_depress=0.45,
     ),
     "surprised": Expression(brow_inner_raise=0.9, brow_outer_raise=1.0, lid_raise=1.0, jaw_drop=1.0),
 }

@@ -17,15 +17,12 @@ from training.data.synthetic.shot import Pose
 
 _FOLD = np.array((0.58, 0.42, 0.37))
 _SPOT = np.array((0.74, 0.60, 0.50))
-_LIGHT = np.array((1.10, 1.09, 1.08))
+_RIDGE = np.array((1.09, 1.08, 1.07))
 # (u as a share of the cheek half width, v, radius) of age spots, and the age amount at which each appears.
 _SPOTS = (
-    (0.62, -0.30, 0.030, 0.15),
-    (-0.48, -0.40, 0.024, 0.3),
-    (-0.72, 0.12, 0.034, 0.45),
-    (0.76, 0.20, 0.026, 0.55),
-    (-0.66, 0.30, 0.020, 0.65),
-    (0.20, -0.46, 0.022, 0.75),
+    (0.66, -0.24, 0.045, 0.15),
+    (-0.70, 0.14, 0.045, 0.4),
+    (-0.78, -0.30, 0.040, 0.6),
 )
 
 
@@ -49,11 +46,11 @@ def _forehead(canvas: Canvas, face: Anatomy, ageing: Ageing, move: Expression, p
     lowest = face.brow_v - 0.085 - 0.05 * move.brow_inner_raise
     half = face.temple * 0.58
     window = canvas.window(middle, lowest - 0.09, half + 0.05, 0.15)
-    for line in range(2 if ageing.folding < 0.5 else 3):
-        v = lowest - 0.075 * line
+    for line in range(2):
+        v = lowest - 0.01 - 0.1 * line
         reach = half * (1.0 - 0.14 * line)
         path = bezier((middle - reach, v + 0.02), (middle, v - 0.035), (middle + reach, v + 0.02))
-        _crease(canvas, window, path, 0.010 + 0.006 * ageing.creasing, strength)
+        _crease(canvas, window, path, 0.012 + 0.008 * ageing.creasing, strength)
 
 
 def _beside_mouth(canvas: Canvas, face: Anatomy, ageing: Ageing, move: Expression, pose: Pose, side: int) -> None:
@@ -75,11 +72,11 @@ def _beside_mouth(canvas: Canvas, face: Anatomy, ageing: Ageing, move: Expressio
         end, _ = turn(side * (face.half_mouth + 0.045), pose.yaw)
         path = bezier((start, face.mouth_v + 0.05), (end, face.mouth_v + 0.09), (end, face.mouth_v + 0.17))
         window = canvas.window(end, face.mouth_v + 0.11, 0.08, 0.12)
-        _crease(canvas, window, path, 0.012, ageing.sagging)
+        _crease(canvas, window, path, 0.014, 0.8 * ageing.sagging)
         cheek, _ = turn(side * face.cheek * 0.66, pose.yaw)  # the hollow under the cheekbone
         hollow = canvas.window(cheek, face.mouth_v - 0.05, 0.15, 0.22)
         u, v = hollow.u - np.float32(cheek), hollow.v - np.float32(face.mouth_v - 0.05)
-        canvas.tint(hollow, glow(u - side * 0.3 * v, v, 0.10, 0.2) * 0.45 * ageing.sagging, _FOLD)
+        canvas.tint(hollow, glow(u - side * 0.3 * v, v, 0.10, 0.2) * 0.25 * ageing.sagging, _FOLD)
 
 
 def _around_eye(canvas: Canvas, face: Anatomy, ageing: Ageing, move: Expression, pose: Pose, side: int) -> None:
@@ -96,10 +93,10 @@ def _around_eye(canvas: Canvas, face: Anatomy, ageing: Ageing, move: Expression,
         start, _ = turn(side * (face.eye_u + face.eye_half_width + 0.03), pose.yaw)
         end, _ = turn(side * (face.eye_u + face.eye_half_width + 0.115), pose.yaw)
         window = canvas.window((start + end) * 0.5, face.eye_v + 0.02, 0.09, 0.12)
-        for spread in (-0.07, 0.0, 0.075):
+        for spread in (-0.055, 0.07):
             v = face.eye_v + 0.01
             path = bezier((start, v + 0.25 * spread), ((start + end) * 0.5, v + 0.5 * spread), (end, v + spread))
-            _crease(canvas, window, path, 0.008, feet)
+            _crease(canvas, window, path, 0.010, 0.8 * feet)
 
 
 def _nose_root(canvas: Canvas, face: Anatomy, ageing: Ageing, move: Expression, pose: Pose) -> None:
@@ -112,14 +109,14 @@ def _nose_root(canvas: Canvas, face: Anatomy, ageing: Ageing, move: Expression, 
             path = bezier(
                 (u - side * 0.005, face.brow_v - 0.07), (u, face.brow_v), (u + side * 0.012, face.brow_v + 0.06)
             )
-            _crease(canvas, window, path, 0.010, frown)
+            _crease(canvas, window, path, 0.012, frown)
     if move.nose_wrinkle > 0.1:
         top = face.eye_v - 0.02
         window = canvas.window(middle, top + 0.06, 0.13, 0.13)
-        for line in range(3):
-            v = top + 0.055 * line
+        for line in range(2):
+            v = top + 0.01 + 0.075 * line
             path = bezier((middle - 0.075, v + 0.03), (middle, v - 0.03), (middle + 0.075, v + 0.03))
-            _crease(canvas, window, path, 0.010, move.nose_wrinkle)
+            _crease(canvas, window, path, 0.013, move.nose_wrinkle)
 
 
 def _spots(canvas: Canvas, face: Anatomy, ageing: Ageing, pose: Pose) -> None:
@@ -129,10 +126,12 @@ def _spots(canvas: Canvas, face: Anatomy, ageing: Ageing, pose: Pose) -> None:
             u, _ = turn(share * face.cheek, pose.yaw)
             window = canvas.window(u, v, radius, radius)
             spot = glow(window.u - np.float32(u), window.v - np.float32(v), radius * 1.2, radius)
-            canvas.tint(window, spot * 0.9 * strength, _SPOT)
+            canvas.tint(window, spot * 0.65 * strength, _SPOT)
 
 
 def _crease(canvas: Canvas, window: Window, path: np.ndarray, width: float, strength: float) -> None:
-    """A dark line with a lighter fold of skin above it."""
+    """A soft dark line with a lighter fold of skin on both sides of it."""
     line = stroke(window.u, window.v, path, taper(width, 0.2, 0.2))
-    canvas.tint(window, canvas.soft(line, 0.014) * np.float32(min(strength, 1.0)), _FOLD)
+    strength = min(strength, 1.0)
+    canvas.tint(window, canvas.soft(line + np.float32(0.022), 0.03) * np.float32(0.6 * strength), _RIDGE)
+    canvas.tint(window, canvas.soft(line, 0.028) * np.float32(0.95 * strength), _FOLD)

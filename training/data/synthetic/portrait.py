@@ -1,8 +1,9 @@
 """The portrait: `render(person, shot)` paints one head-and-shoulders picture, from the background forwards.
 
-Light is part of the shot: it shades a rounded head by its normal, then colours the whole picture. This module decides
-order, light and what is not a face (background, body, glasses); shapes of faces are in `anatomy`, `features`, `folds`
-and `hair`. It draws no random numbers: the same person and shot give the same bytes.
+Light is part of the shot: it falls on the head's relief, on neck, ears, hair and eyes from one side, and colours the
+whole picture. This module decides order and what is not a face (background, body, glasses); shapes of faces are in
+`anatomy`, `relief`, `features`, `folds` and `hair`. It draws no random numbers: the same person and shot give the same
+bytes.
 
 Layout: result (H, W, 3) uint8 sRGB.
 """
@@ -11,17 +12,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.data.synthetic.ageing import age_face
+from training.data.synthetic.ageing import Ageing, age_face
 from training.data.synthetic.anatomy import Anatomy, build_anatomy
 from training.data.synthetic.expression import Expression, express
 from training.data.synthetic.features import SIDES, draw_brow, draw_eye, draw_mouth, draw_nose, turn
 from training.data.synthetic.folds import draw_folds
 from training.data.synthetic.hair import COVERS_EARS, brow_colour, draw_back_hair, draw_beard, draw_front_hair
+from training.data.synthetic.relief import face_height, light_skin
 from training.data.synthetic.shapes import Canvas, ellipse, glow, half_outline, polar, stroke
 from training.data.synthetic.shot import Shot
 from training.data.synthetic.traits import Person
 
 SMALLEST = 16
+_FRAMING = 1.09  # brings the eyes of the mean face a quarter of the picture apart, as portraits are framed for FFHQ
+_SHOULDER = np.float32(0.85)  # brighter than this, values approach 1 without reaching it
 _SHADE = np.array((0.60, 0.44, 0.40))
 
 
@@ -31,8 +35,7 @@ def render(person: Person, shot: Shot, size: int = 128) -> np.ndarray:
         raise ValueError(f"portrait: size is {size}; at least {SMALLEST} pixels are needed.")
     ageing, move, pose = age_face(shot.age), express(shot.emotion, shot.intensity), shot.pose
     face = build_anatomy(person, ageing)
-    scale = pose.scale * (1.0 - 0.02 * ageing.childhood)
-    canvas = Canvas(size, scale, pose.roll, (pose.shift_x, pose.shift_y + 0.03))
+    canvas = Canvas(size, _FRAMING * pose.scale, pose.roll, (pose.shift_x, pose.shift_y))
     head = _head_outline(face, move)
 
     _draw_background(canvas, shot)
@@ -44,12 +47,12 @@ def render(person: Person, shot: Shot, size: int = 128) -> np.ndarray:
     places, radius = polar(canvas.full.u, canvas.full.v)
     skin = canvas.soft(head[places] - radius)
     with canvas.only_inside(skin):
-        _draw_head(canvas, face, move, shot, head)
+        _draw_head(canvas, face, ageing, move, shot, head)
         draw_folds(canvas, face, ageing, move, pose)
     draw_beard(canvas, face, ageing, shot, head)
     draw_mouth(canvas, face, move, pose)
     for side in SIDES:
-        draw_eye(canvas, face, move, pose, side)
+        draw_eye(canvas, face, move, pose, side, shot.light.side)
     draw_nose(canvas, face, move, pose, shot.light.side)
     draw_front_hair(canvas, face, ageing, shot, head)
     for side in SIDES:
@@ -82,22 +85,25 @@ def _draw_background(canvas: Canvas, shot: Shot) -> None:
     first, second = (np.array(colour)[:, None, None] for colour in shot.background_colours)
     u, v = canvas.full.u, canvas.full.v
     if shot.background == "plain":
-        mix = np.zeros((1, 1), dtype=np.float32)
+        mix: np.ndarray = np.zeros((1, 1), dtype=np.float32)
     elif shot.background == "gradient":
         mix = np.clip(0.5 + 0.5 * v, 0.0, 1.0)
     elif shot.background == "halo":
-        mix = np.clip(np.sqrt(u * u + v * v) - 0.3, 0.0, 1.0)
+        mix = _smooth(np.clip(0.8 * np.sqrt(u * u + v * v) - 0.25, 0.0, 1.0))
     elif shot.background == "two-tone":
-        mix = canvas.soft(v - 0.25 * u - 0.1 * np.sin(float(shot.grain)), 0.02)
+        mix = _smooth(canvas.soft(v - 0.25 * u - 0.1 * np.sin(float(shot.grain)), 0.7))
     else:
-        mix = np.full_like(u, 0.15)
-        for spot in range(7):
+        mix = np.full_like(u, 0.1)
+        for spot in range(5):
             x, y, r = np.sin(shot.grain + spot * np.array((2.4, 3.7, 5.1)))
-            mix = mix + 0.4 * canvas.soft(
-                ellipse(u - np.float32(x), v - np.float32(y), 0.24 + 0.1 * r, 0.24 + 0.1 * r), 0.05
-            )
+            mix += np.float32(0.9) * glow(u - np.float32(x), v - np.float32(y), 0.55 + 0.15 * r, 0.55 + 0.15 * r)
         mix = np.clip(mix, 0.0, 1.0)
     canvas.pixels[:] = first + mix * (second - first)
+
+
+def _smooth(ramp: np.ndarray) -> np.ndarray:
+    """A ramp from 0 to 1 without corners."""
+    return ramp * ramp * (3.0 - 2.0 * ramp)
 
 
 def _draw_body(canvas: Canvas, face: Anatomy, shot: Shot) -> None:
@@ -105,11 +111,15 @@ def _draw_body(canvas: Canvas, face: Anatomy, shot: Shot) -> None:
     top = face.chin - 0.25
     window = canvas.window(0.0, 0.9, 1.6, 0.9 - top)
     u, v = window.u, window.v
-    flare = np.float32(0.5) * np.maximum(v - np.float32(face.shoulder - 0.08), 0.0)
+    flare = np.float32(0.0 if shot.clothes == "turtleneck" else 0.5) * np.maximum(
+        v - np.float32(face.shoulder - 0.08), 0.0
+    )
     neck = canvas.soft(np.float32(face.half_neck) + flare - np.abs(u)) * (v > top)
-    canvas.paint(window, neck, face.skin * np.array((0.90, 0.86, 0.85)))
-    shadow = np.clip(1.0 - (v - np.float32(face.chin) + 0.6 * u * u) / 0.16, 0.0, 1.0)
-    canvas.tint(window, neck * shadow * 0.75, _SHADE)
+    # A cylinder, lit from the side that lights the head, in the shadow of the chin.
+    round_ = 1.0 - 0.14 * (u / np.float32(face.half_neck)) ** 2 + 0.9 * shot.light.side * shot.light.contrast * u
+    canvas.paint(window, neck, (face.skin * np.array((0.88, 0.82, 0.80)))[:, None, None] * np.clip(round_, 0.6, 1.1))
+    shadow = _smooth(np.clip(1.0 - (v - np.float32(face.chin) + 0.6 * u * u) / 0.26, 0.0, 1.0))
+    canvas.tint(window, neck * shadow * 0.85, _SHADE)
     width = face.half_neck * 3.9
     shoulders = np.minimum(
         v - np.float32(face.shoulder) - 0.32 * (u / np.float32(width)) ** 4 - 0.10 * np.abs(u),
@@ -144,7 +154,8 @@ def _draw_ear(canvas: Canvas, face: Anatomy, shot: Shot, side: int) -> None:
     x, y = window.u - np.float32(u), window.v - np.float32(v)
     lean = x - np.float32(0.18 * side) * -y
     shape = ellipse(lean, y, 0.045 + max(out, 0.01) * 0.6, face.half_ear)
-    canvas.paint(window, canvas.soft(shape), face.skin * np.array((0.96, 0.88, 0.86)))
+    lit = 0.95 + 0.22 * side * shot.light.side * shot.light.contrast
+    canvas.paint(window, canvas.soft(shape), face.skin * np.array((0.97, 0.87, 0.85)) * lit)
     canvas.tint(
         window,
         canvas.soft(ellipse(lean - side * 0.008, y + 0.01, 0.02 + max(out, 0.01) * 0.35, face.half_ear * 0.62), 0.02)
@@ -153,41 +164,25 @@ def _draw_ear(canvas: Canvas, face: Anatomy, shot: Shot, side: int) -> None:
     )
 
 
-def _draw_head(canvas: Canvas, face: Anatomy, move: Expression, shot: Shot, head: np.ndarray) -> None:
+def _draw_head(canvas: Canvas, face: Anatomy, ageing: Ageing, move: Expression, shot: Shot, head: np.ndarray) -> None:
     """Skin: the outline filled, rounded by light, with cheeks and the shade of brow and chin."""
     window = canvas.window(0.0, 0.06, face.cheek + 0.12, 0.95)
-    u, v = window.u, window.v
-    places, radius = polar(u, v)
-    reach = radius / head[places]
-    light = shot.light
-    # A head as an egg: the normal leans outwards towards the outline.
-    lean = reach * reach * np.float32(0.85) / np.maximum(radius, 1e-3)
-    facing = np.sqrt(np.maximum(1.0 - 0.72 * reach**4, 0.05))
-    towards = np.array((light.side, -light.height, 1.1))
-    towards = towards / np.linalg.norm(towards)
-    bright = u * lean * np.float32(towards[0]) + v * lean * np.float32(towards[1]) + facing * np.float32(towards[2])
-    depth = 0.30 + 0.35 * light.contrast
-    shade = np.float32(1.0 - 0.62 * depth) + np.float32(depth) * bright
-    # Shadow on skin is redder than skin: the darker, the less green and blue.
-    dark = np.minimum(shade - 1.0, 0.0)
-    skin = face.skin[:, None, None] * np.stack((shade, shade + 0.16 * dark, shade + 0.22 * dark))
-    canvas.paint(window, np.ones_like(u), skin)
-    blush = 0.26 + 0.2 * move.cheek_raise + 0.12 * max(face.cheek_fullness, 0.0)
+    height = face_height(canvas, face, ageing, move, shot.pose, window)
+    factor, highlight = light_skin(canvas, window, height, head, shot.light, 1.0 - 0.4 * ageing.creasing)
+    canvas.paint(window, np.ones_like(window.u), face.skin[:, None, None] * factor + highlight)
+    if face.male:  # where a beard would grow, skin is cooler and darker
+        jaw = canvas.window(0.0, face.mouth_v + 0.07, face.jaw, 0.32)
+        shadow = glow(jaw.u, jaw.v - np.float32(face.mouth_v + 0.07), face.jaw, 0.32) * (1.0 - ageing.childhood)
+        canvas.tint(jaw, shadow * 0.45, np.array((0.80, 0.81, 0.85)))
+    blush = (
+        0.26 + 0.2 * move.cheek_raise + 0.12 * max(face.cheek_fullness, 0.0) + 0.35 * move.brow_lower * move.lip_press
+    )
     for side in SIDES:
         cheek, _ = turn(side * face.cheek * 0.62, shot.pose.yaw)
         lift = face.nose_v - 0.04 - 0.05 * move.cheek_raise
         spot = canvas.window(cheek, lift, 0.24, 0.2)
         x, y = spot.u - np.float32(cheek), spot.v - np.float32(lift)
         canvas.tint(spot, glow(x, y, 0.23, 0.18) * blush, np.array((1.03, 0.80, 0.78)))
-        apple = max(face.cheek_fullness, 0.0) * 0.35 + 0.5 * move.cheek_raise
-        canvas.tint(spot, glow(x, y + 0.04, 0.13, 0.10) * apple, np.array((1.10, 1.09, 1.08)))
-    chin = canvas.window(0.0, face.chin - 0.07, 0.2, 0.12)
-    turned, _ = turn(0.0, shot.pose.yaw, 1.1)
-    canvas.tint(
-        chin,
-        glow(chin.u - np.float32(turned), chin.v - np.float32(face.chin - 0.08), 0.15, 0.08) * 0.35,
-        np.full(3, 1.09),
-    )
 
 
 def _draw_glasses(canvas: Canvas, face: Anatomy, shot: Shot) -> None:
@@ -222,7 +217,9 @@ def _draw_glasses(canvas: Canvas, face: Anatomy, shot: Shot) -> None:
 
 
 def _light_picture(canvas: Canvas, shot: Shot) -> None:
-    """Colour of the light, and a slight fall-off away from it, over the whole picture."""
+    """Colour of the light, a slight fall-off away from it, and a film's soft shoulder: nothing is ever clipped."""
     warmth, side = shot.light.warmth, shot.light.side
     canvas.pixels *= np.array((1.0 + 0.05 * warmth, 1.0, 1.0 - 0.08 * warmth), dtype=np.float32)[:, None, None]
     canvas.pixels *= 1.0 + np.float32(0.10 * shot.light.contrast * side) * canvas.full.u
+    over = np.maximum(canvas.pixels - _SHOULDER, 0.0)
+    canvas.pixels -= over * over / (over + (1.0 - _SHOULDER))

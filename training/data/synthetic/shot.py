@@ -105,15 +105,15 @@ def sample_shot(rng: np.random.Generator, person: Person) -> Shot:
         glasses_colour=_hsv(rng.random(), rng.uniform(0.0, 0.6), rng.uniform(0.08, 0.4)),
         beard=beard if person.sex == 1 and age >= ADULT else "none",
         clothes=str(rng.choice(CLOTHES)),
-        clothes_colour=_hsv(rng.random(), rng.uniform(0.05, 0.6), rng.uniform(0.2, 0.9)),
+        clothes_colour=_hsv(rng.random(), rng.uniform(0.05, 0.5), rng.uniform(0.2, 0.8)),
         background=str(rng.choice(BACKGROUNDS)),
         background_colours=_background_colours(rng),
         light=Light(*(float(value) for value in rng.uniform((-1.0, 0.2, -1.0, 0.15), (1.0, 1.0, 1.0, 1.0)))),
         pose=Pose(
             yaw=float(np.clip(rng.normal(0.0, 0.12), -0.26, 0.26)),
             roll=float(np.clip(rng.normal(0.0, 0.05), -0.12, 0.12)),
-            scale=float(rng.uniform(0.94, 1.05)),
-            shift_x=float(rng.uniform(-0.05, 0.05)),
+            scale=float(rng.uniform(0.95, 1.04)),
+            shift_x=float(rng.uniform(-0.04, 0.04)),
             shift_y=float(rng.uniform(-0.03, 0.03)),
             gaze_x=float(np.clip(rng.normal(0.0, 0.35), -1.0, 1.0)),
             gaze_y=float(np.clip(rng.normal(0.0, 0.2), -0.6, 0.6)),
@@ -135,7 +135,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 def _background_colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
     """Two neighbouring colours of moderate saturation, so that the face stays the most coloured thing in the picture."""
-    hue, saturation, value = rng.random(), rng.uniform(0.05, 0.4), rng.uniform(0.4, 0.95)
+    hue, saturation, value = rng.random(), rng.uniform(0.04, 0.3), rng.uniform(0.35, 0.85)
     return (
         _hsv(hue, saturation, value),
         _hsv(hue + rng.uniform(-0.12, 0.12), saturation * rng.uniform(0.7, 1.4), value * rng.uniform(0.65, 0.9)),
