@@ -25,6 +25,9 @@ PROVIDER_OPTIONS: Mapping[str, Mapping[str, str]] = {
     CUDA: {**CUDA_OPTIONS, "cudnn_conv_algo_search": "DEFAULT"},
 }
 ORT_TYPE = {"float32": "tensor(float)", "int64": "tensor(int64)"}
+# Threads of a session stay awake for its next operator. By default they do for tens of ms, and take cores from the network that is called
+# next; a loop comes back within this (docs/decisions/0035).
+SPIN = ("session.intra_op.spin_duration_us", "1000")
 LOG_ERRORS_ONLY = 3  # warnings are about graph optimisation; failures arrive as exceptions
 
 
@@ -54,6 +57,7 @@ class OrtEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
         options.log_severity_level = LOG_ERRORS_ONLY
+        options.add_session_config_entry(*SPIN)
         if in_order:
             options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         if isinstance(model, Path):
