@@ -7,6 +7,7 @@ T samples of audio, L text length, S sources (`SOURCES`), M tokens, D token widt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -86,6 +87,10 @@ class EngineSpec:
     def profile(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
         """Per input the (min, opt, max) shapes, as an optimization profile wants them."""
         return {tensor.name: tuple(self.shape(tensor, bound) for bound in range(3)) for tensor in self.inputs}  # type: ignore[misc]
+
+    def largest_bytes(self, tensor: TensorSpec) -> int:
+        """What a tensor takes at its largest."""
+        return math.prod(self.shape(tensor, 2)) * np.dtype(tensor.dtype).itemsize
 
     def shape(self, tensor: TensorSpec, bound: int) -> tuple[int, ...]:
         """A tensor's fixed shape at the range's bound 0 = min, 1 = opt, 2 = max."""

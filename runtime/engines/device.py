@@ -7,6 +7,7 @@ file has run on a GPU yet: it is held against a fake with the names of the real 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def gpu_name() -> str:
 
 
 class Stream:
-    """A CUDA stream with its own memory: one buffer by name, grown when needed. `close` frees all of it; idempotent.
+    """A CUDA stream with its own memory, one buffer by name, and its graphs. `close` frees all of it; idempotent.
 
     Copies are asynchronous: the arrays must stay alive until `wait`.
     """
@@ -49,6 +50,7 @@ class Stream:
             self._cuda, self._cuda.cudaStreamCreateWithFlags(self._cuda.cudaStreamNonBlocking), "cudaStreamCreate"
         )
         self._buffers: dict[str, tuple[int, int]] = {}  # name -> address, bytes
+        self._graphs: list[Any] = []
 
     @property
     def handle(self) -> int:
@@ -79,7 +81,32 @@ class Stream:
         """Until everything given to the stream is done; errors of earlier work arrive here."""
         _checked(self._cuda, self._cuda.cudaStreamSynchronize(self._stream), "cudaStreamSynchronize")
 
+    def capture(self, work: Callable[[], bool]) -> Any | None:
+        """What `work` gives to the stream, as a graph for `launch`; nothing of it is done now. None if it cannot be captured.
+
+        The graph holds the addresses that the work used: their buffers must not grow afterwards.
+        """
+        cuda = self._cuda
+        # Of this thread alone: other streams may allocate meanwhile.
+        mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        _checked(cuda, cuda.cudaStreamBeginCapture(self._stream, mode), "cudaStreamBeginCapture")
+        accepted = work()
+        error, graph = cuda.cudaStreamEndCapture(
+            self._stream
+        )  # ends it in any case; an error says what the work did not allow
+        if not accepted or error != cuda.cudaError_t.cudaSuccess:
+            return None
+        self._graphs.append(_checked(cuda, cuda.cudaGraphInstantiate(graph, 0), "cudaGraphInstantiate"))
+        _checked(cuda, cuda.cudaGraphDestroy(graph), "cudaGraphDestroy")
+        return self._graphs[-1]
+
+    def launch(self, graph: Any) -> None:
+        """Give all of a captured graph to the stream, in one call."""
+        _checked(self._cuda, self._cuda.cudaGraphLaunch(graph, self._stream), "cudaGraphLaunch")
+
     def close(self) -> None:
+        while self._graphs:
+            _checked(self._cuda, self._cuda.cudaGraphExecDestroy(self._graphs.pop()), "cudaGraphExecDestroy")
         for name in list(self._buffers):
             self._free(name)
         if self._stream is not None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from runtime.engines.backends import LOOP
 from runtime.engines.device import Stream
 from runtime.errors import BundleError, EngineError
 from runtime.plans import TENSORRT, TENSORRT_RTX
@@ -21,13 +23,25 @@ MODULES = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}
 AGAIN = "build it again on this machine: python -m export CHECKPOINT BUNDLE --targets"
 
 
+@dataclass
+class _Work:
+    """An execution context for inputs of some sizes, and once it has run, the CUDA graph of what it gives to the stream."""
+
+    context: Any
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    graph: Any = None
+
+
 class TrtEngine:
     """One plan and an execution context of its own; see `runtime.engines.Engine` for the contract of a call.
 
     plan  the bytes of a plan for this GPU and exactly this version of the library, which `runtime.plans.choose` sees to
 
-    Buffers on the GPU belong to the engine and are freed by `close`. Raises BundleError if the library does not load the plan or its
-    tensors are not the spec's, EngineError if the library or the GPU is missing.
+    The networks of the loop are launched as one CUDA graph per batch size, the batcher's few: TensorRT-RTX does that itself, for TensorRT it
+    is captured here, after a size's first call, from a context that no other size uses, because a graph keeps its context's memory.
+
+    Buffers on the GPU belong to the engine, as large as the profile allows, and are freed by `close`. Raises BundleError if the library does
+    not load the plan or its tensors are not the spec's, EngineError if the library or the GPU is missing, or the GPU's memory too small.
     """
 
     def __init__(self, plan: bytes, spec: EngineSpec, flavour: str) -> None:
@@ -41,26 +55,26 @@ class TrtEngine:
                 f"{spec.name}: {flavour} {library.__version__} does not load the plan: {self._log.reason()}; {AGAIN} {flavour}"
             )
         self._check_tensors(library)
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise EngineError(f"{spec.name}: {flavour} has no memory for a context: {self._log.reason()}")
+        self._config = (
+            _graphs_of_its_own(library, self._engine) if flavour == TENSORRT_RTX and spec.name in LOOP else None
+        )
+        self._captures = flavour == TENSORRT and spec.name in LOOP
         self._stream = Stream()
+        self._addresses = {
+            tensor.name: self._stream.buffer(tensor.name, spec.largest_bytes(tensor))
+            for tensor in (*spec.inputs, *spec.outputs)
+        }
+        self._fresh: _Work | None = self._new_work()  # now, so that too little memory shows here
+        self._work: dict[tuple[int, ...], _Work] = {}
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         sizes = self.spec.check_inputs(inputs)
         arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        work = self._work_for(sizes, arrays)
         for name, array in arrays.items():
-            if not self._context.set_input_shape(name, array.shape):
-                raise self._failed(f"refuses shape {array.shape} of input '{name}'")
-            self._context.set_tensor_address(name, self._stream.upload(name, array))
-        if missing := self._context.infer_shapes():
-            raise self._failed(f"cannot tell the shapes of {', '.join(missing)}")
-        outputs = {}
-        for tensor in self.spec.outputs:
-            outputs[tensor.name] = np.empty(tuple(self._context.get_tensor_shape(tensor.name)), tensor.dtype)
-            self._context.set_tensor_address(tensor.name, self._stream.buffer(tensor.name, outputs[tensor.name].nbytes))
-        if not self._context.execute_async_v3(self._stream.handle):
-            raise self._failed("did not run")
+            self._stream.upload(name, array)
+        self._run(work)
+        outputs = {t.name: np.empty(tuple(work.context.get_tensor_shape(t.name)), t.dtype) for t in self.spec.outputs}
         for name, array in outputs.items():
             self._stream.download(name, array)
         self._stream.wait()
@@ -70,7 +84,47 @@ class TrtEngine:
     def close(self) -> None:
         """Free the GPU's memory; the engine cannot be called afterwards."""
         self._stream.close()
-        self._context = self._engine = self._runtime = None
+        self._work, self._fresh = {}, None
+        self._engine = self._runtime = None
+
+    def _new_work(self) -> _Work:
+        """A context that knows where its tensors are, for good."""
+        context = self._engine.create_execution_context(*(() if self._config is None else (self._config,)))
+        if context is None:
+            raise EngineError(f"{self.spec.name}: {self.provider} has no memory for a context: {self._log.reason()}")
+        for name, address in self._addresses.items():
+            context.set_tensor_address(name, address)
+        return _Work(context)
+
+    def _work_for(self, sizes: Mapping[str, int], arrays: Mapping[str, np.ndarray]) -> _Work:
+        """The one context, or each size's own where graphs are captured, told of the shapes. EngineError if it refuses them."""
+        key = tuple(sizes.values()) if self._captures else ()
+        work = self._work.get(key)
+        if work is None:
+            self._fresh = work = self._fresh or self._new_work()
+        if work.sizes != sizes:
+            for name, array in arrays.items():
+                if not work.context.set_input_shape(name, array.shape):
+                    raise self._failed(f"refuses shape {array.shape} of input '{name}'")
+            if missing := work.context.infer_shapes():
+                raise self._failed(f"cannot tell the shapes of {', '.join(missing)}")
+            work.sizes, self._work[key], self._fresh = sizes, work, None
+        return work
+
+    def _run(self, work: _Work) -> None:
+        """Give the work to the stream: as its graph, or call by call, and capture that for the next time."""
+        if work.graph is not None:
+            self._stream.launch(work.graph)
+            return
+
+        def execute() -> bool:
+            return bool(work.context.execute_async_v3(self._stream.handle))
+
+        if not execute():
+            raise self._failed("did not run")
+        if self._captures:
+            work.graph = self._stream.capture(execute)
+            self._captures = work.graph is not None  # a plan that cannot be captured at one size cannot at another
 
     def _failed(self, what: str) -> EngineError:
         return EngineError(f"{self.spec.name}: {self.provider} {what}: {self._log.reason()}")
@@ -89,6 +143,13 @@ class TrtEngine:
                     f"{self.spec.name}: the plan has tensor '{name}' as {found.get(name)}, expected {expected.get(name)}; "
                     f"{AGAIN} {self.provider}"
                 )
+
+
+def _graphs_of_its_own(library: Any, engine: Any) -> Any:
+    """The configuration under which TensorRT-RTX captures and launches graphs itself, for any shapes."""
+    config = engine.create_runtime_config()
+    config.cuda_graph_strategy = library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    return config
 
 
 def import_library(flavour: str) -> Any:

@@ -22,6 +22,7 @@ import onnx
 __version__ = "11.4.0.106"
 
 
+can_be_captured = True
 compute: Callable[[dict[str, np.ndarray], list[str]], dict[str, np.ndarray]] | None = None  # what every plan computes
 
 
@@ -153,6 +154,13 @@ class Builder:
         return json.dumps({"tensors": tensors, "profiles": [profile._shapes for profile in config._profiles]}).encode()
 
 
+class CudaGraphStrategy(enum.Enum):
+    DISABLED, WHOLE_GRAPH_CAPTURE = range(2)
+
+
+strategies: list[CudaGraphStrategy | None] = []  # of all contexts so far
+
+
 class ICudaEngine:
     def __init__(self, plan: bytes) -> None:
         self._plan = json.loads(plan)
@@ -174,8 +182,13 @@ class ICudaEngine:
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         return [tuple(shape) for shape in self._plan["profiles"][profile_index][name]]
 
-    def create_execution_context(self) -> IExecutionContext:
-        return IExecutionContext(self)
+    def create_runtime_config(self) -> SimpleNamespace:
+        return SimpleNamespace(cuda_graph_strategy=CudaGraphStrategy.DISABLED)
+
+    def create_execution_context(self, runtime_config: SimpleNamespace | None = None) -> IExecutionContext:
+        context = IExecutionContext(self)
+        strategies.append(runtime_config and runtime_config.cuda_graph_strategy)
+        return context
 
 
 class IExecutionContext:
@@ -209,11 +222,25 @@ class IExecutionContext:
         assert isinstance(stream_handle, int) and stream_handle, "not the default stream"
         if compute is None:
             return False
+        if (
+            Cuda.capturing is not None
+        ):  # noted, not done; a real graph keeps memory of its context, which another shape would change
+            shapes = dict(self._shapes)
+
+            def launch() -> None:
+                assert self._shapes == shapes, "the context was used for other shapes after its capture"
+                self._execute()
+
+            Cuda.capturing.append(launch)
+            return can_be_captured
+        self._execute()
+        return True
+
+    def _execute(self) -> None:
         names = [tensor[0] for tensor in self._engine._plan["tensors"]]
         given = {name: self._array(name).copy() for name in names if name in self._inputs}
         for name, values in compute(given, [name for name in names if name not in self._inputs]).items():
             self._array(name)[...] = values
-        return True
 
     def _array(self, name: str) -> np.ndarray:
         shape, dtype = self.get_tensor_shape(name), np.dtype(self._engine._tensor(name)[1])
@@ -240,12 +267,19 @@ class Cuda:
         cudaSuccess = 0
         cudaErrorMemoryAllocation = 2
         cudaErrorInsufficientDriver = 35
+        cudaErrorStreamCaptureInvalidated = 901
 
     class cudaMemcpyKind(enum.Enum):
         cudaMemcpyHostToDevice = 1
         cudaMemcpyDeviceToHost = 2
 
+    class cudaStreamCaptureMode(enum.Enum):
+        cudaStreamCaptureModeThreadLocal = 1
+
     cudaStreamNonBlocking = 1
+    capturing: ClassVar[list[Callable[[], None]] | None] = None
+    graphs: ClassVar[list[list[Callable[[], None]]]] = []  # that can be launched
+    launched: ClassVar[int] = 0
     memory: ClassVar[dict[int, ctypes.Array]] = {}  # the GPU's, address -> block
     largest = 1 << 30
 
@@ -274,6 +308,37 @@ class Cuda:
         return self.cudaError_t.cudaSuccess, 77
 
     def cudaStreamSynchronize(self, stream: int) -> tuple:
+        return (self.cudaError_t.cudaSuccess,)
+
+    def cudaStreamBeginCapture(self, stream: int, mode: enum.Enum) -> tuple:
+        assert mode is self.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        Cuda.capturing = []
+        return (self.cudaError_t.cudaSuccess,)
+
+    def cudaStreamEndCapture(self, stream: int) -> tuple:
+        graph, Cuda.capturing = Cuda.capturing, None
+        if not can_be_captured:
+            return self.cudaError_t.cudaErrorStreamCaptureInvalidated, None
+        return self.cudaError_t.cudaSuccess, graph
+
+    def cudaGraphInstantiate(self, graph: list[Callable[[], None]], flags: int) -> tuple:
+        assert graph, "an empty graph"
+        Cuda.graphs.append(list(graph))
+        return self.cudaError_t.cudaSuccess, Cuda.graphs[-1]
+
+    def cudaGraphDestroy(self, graph: list[Callable[[], None]]) -> tuple:
+        graph.clear()
+        return (self.cudaError_t.cudaSuccess,)
+
+    def cudaGraphLaunch(self, graph: list[Callable[[], None]], stream: int) -> tuple:
+        assert any(graph is known for known in Cuda.graphs)
+        Cuda.launched += 1
+        for work in graph:
+            work()
+        return (self.cudaError_t.cudaSuccess,)
+
+    def cudaGraphExecDestroy(self, graph: list[Callable[[], None]]) -> tuple:
+        Cuda.graphs[:] = [known for known in Cuda.graphs if known is not graph]
         return (self.cudaError_t.cudaSuccess,)
 
     def cudaStreamDestroy(self, stream: int) -> tuple:

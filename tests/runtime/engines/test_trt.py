@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping
@@ -22,8 +23,10 @@ SPEC = EngineSpec(
     (TensorSpec("y", "float32", ("B", 4)),),
     {"B": (1, 2, 8)},
 )
+LOOPED = dataclasses.replace(SPEC, name="unet")
 NAMES = (
     "cudaGetDeviceCount cudaDeviceGetAttribute cudaGetDeviceProperties cudaStreamCreateWithFlags cudaStreamNonBlocking "
+    "cudaStreamBeginCapture cudaStreamEndCapture cudaStreamCaptureMode cudaGraphInstantiate cudaGraphDestroy cudaGraphLaunch cudaGraphExecDestroy "
     "cudaStreamSynchronize cudaStreamDestroy cudaMalloc cudaFree cudaMemcpyAsync cudaMemcpyKind cudaDeviceAttr cudaError_t"
 )
 
@@ -49,7 +52,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, fake_tensorrt)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_tensorrt.Cuda(8, 9))
-    monkeypatch.setattr(fake_tensorrt.Cuda, "memory", {})
+    for name, value in {"memory": {}, "graphs": [], "launched": 0}.items():
+        monkeypatch.setattr(fake_tensorrt.Cuda, name, value)
+    monkeypatch.setattr(fake_tensorrt, "strategies", [])
     monkeypatch.setattr(fake_tensorrt, "compute", scale)
 
 
@@ -78,11 +83,48 @@ def test_input_that_is_not_contiguous_is_copied_as_it_reads() -> None:
 
 def test_all_memory_is_given_back() -> None:
     engine = TrtEngine(plan(), SPEC, TENSORRT)
-    engine(inputs(1))
-    engine(inputs(8))  # grows: the smaller buffers are freed
+    engine(inputs(8))
     assert len(fake_tensorrt.Cuda.memory) == 3
     engine.close()
     assert not fake_tensorrt.Cuda.memory
+
+
+def test_the_loop_is_one_graph_per_batch_size_and_nothing_else_is() -> None:
+    """What a graph computes is read from the same memory each time, so new numbers must reach it."""
+    engine = TrtEngine(plan(LOOPED), LOOPED, TENSORRT)
+    rng = np.random.default_rng(0)
+    for rows in (2, 4, 2, 2, 4, 1):
+        given = {"x": rng.integers(-9, 9, (rows, 4)).astype(np.float32), "t": rng.integers(0, 9, rows)}
+        np.testing.assert_array_equal(engine(given)["y"], given["x"] * given["t"][:, None])
+    cuda = fake_tensorrt.Cuda
+    assert (len(cuda.graphs), cuda.launched) == (3, 3)
+    engine.close()
+    assert not cuda.graphs and not cuda.memory
+    once = TrtEngine(plan(), SPEC, TENSORRT)
+    once(inputs(2))
+    once(inputs(2))
+    assert not cuda.graphs and cuda.launched == 3
+
+
+def test_a_plan_that_cannot_be_captured_runs_call_by_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake_tensorrt, "can_be_captured", False)
+    engine = TrtEngine(plan(LOOPED), LOOPED, TENSORRT)
+    for rows in (2, 2, 4, 2):
+        given = inputs(rows)
+        np.testing.assert_array_equal(engine(given)["y"], given["x"] * given["t"][:, None])
+    assert not fake_tensorrt.Cuda.graphs and fake_tensorrt.Cuda.launched == 0
+
+
+def test_rtx_is_asked_for_graphs_of_its_own_in_the_loop_alone() -> None:
+    for spec in (LOOPED, SPEC):
+        engine = TrtEngine(plan(spec), spec, TENSORRT_RTX)
+        for _ in range(2):
+            engine(inputs(2))
+    assert fake_tensorrt.strategies == [fake_tensorrt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE, None]
+    assert not fake_tensorrt.Cuda.graphs
+    real = pytest.importorskip("tensorrt_rtx_bindings").tensorrt_rtx
+    assert hasattr(real.ICudaEngine, "create_runtime_config") and hasattr(real.IRuntimeConfig, "cuda_graph_strategy")
+    assert hasattr(real.CudaGraphStrategy, "WHOLE_GRAPH_CAPTURE")
 
 
 def test_a_buffer_is_kept_while_it_is_large_enough() -> None:
@@ -131,7 +173,7 @@ def test_a_run_that_fails_and_memory_that_is_not_there_are_engine_errors(monkeyp
         engine(inputs(1))
     monkeypatch.setattr(fake_tensorrt.Cuda, "largest", 8)
     with pytest.raises(EngineError, match="cudaMalloc of 128 bytes: CUDA says cudaErrorMemoryAllocation"):
-        engine(inputs(8))
+        TrtEngine(plan(), SPEC, TENSORRT)
 
 
 def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
