@@ -238,10 +238,10 @@ PRESETS: Mapping[str, TrainConfig] = {
             "voice": StageConfig(steps=700, batch_size=24, learning_rate=1e-3, checkpoint_every=200),
             "alignment": StageConfig(steps=1000, batch_size=256, learning_rate=1e-3, checkpoint_every=250),
             "diffusion": StageConfig(
-                steps=16_000,
+                steps=7_000,
                 batch_size=64,
                 learning_rate=1e-3,
-                micro_batches=2,  # a core each: two processes of one thread are faster here than one of two
+                micro_batches=2,  # what two processes of one core each do: docs/training.md
                 warmup_steps=200,
                 ema_decay=0.999,
                 checkpoint_every=250,
