@@ -56,17 +56,17 @@ def test_every_engine_answers_here_as_torch_did_at_export(pipeline: Pipeline) ->
 
 
 def test_faces_are_as_old_as_was_asked_for(pipeline: Pipeline) -> None:
-    """The shipped model reaches a correlation of 0.99 and a mean error of 3.2 years; always 40 would err by 23."""
+    """The shipped model reaches a correlation of 0.985 and a mean error of 5.3 years; always 40 would err by 23."""
     ages = (8, 25, 50, 80)
     requests = [GenerateRequest(age=age, seed=seed, num_inference_steps=STEPS) for seed in (1, 2, 3) for age in ages]
     seen = [estimate(pipeline, "age_estimator", result.image)["age"].item() for result in pipeline.batch(requests)]
     asked = np.tile(ages, 3)
-    assert np.corrcoef(asked, seen)[0, 1] > 0.9
-    assert np.abs(asked - seen).mean() < 6
+    assert np.corrcoef(asked, seen)[0, 1] > 0.95
+    assert np.abs(asked - seen).mean() < 7
 
 
 def test_faces_show_the_emotion_asked_for(pipeline: Pipeline) -> None:
-    """10 of 24 for the shipped model; 3 would be chance, and a model that always draws one expression gets 3."""
+    """23 of 24 for the shipped model; 3 would be chance, and a model that always draws one expression gets 3."""
     requests = [
         GenerateRequest(emotion=label, age=35, seed=seed, num_inference_steps=STEPS)
         for seed in (1, 2, 3)
@@ -78,7 +78,7 @@ def test_faces_show_the_emotion_asked_for(pipeline: Pipeline) -> None:
     ]
     asked = [request.emotion for request in requests]
     right = sum(label == answer for label, answer in zip(asked, seen, strict=True))
-    assert right >= 8, f"{right} of 24; asked and seen: {list(zip(asked, seen, strict=True))}"
+    assert right >= 20, f"{right} of 24; asked and seen: {list(zip(asked, seen, strict=True))}"
 
 
 def test_words_and_voice_alone_already_tell(pipeline: Pipeline) -> None:
@@ -88,17 +88,17 @@ def test_words_and_voice_alone_already_tell(pipeline: Pipeline) -> None:
     )
     ages = [estimate(pipeline, "age_estimator", result.image)["age"].item() for result in (old, young)]
     assert ages[0] > ages[1] + 15
-    voices = {
-        voice["emotion"]: (samples / voice["file"]).read_bytes()
-        for voice in json.loads((samples / "samples.json").read_text())["voices"]
-    }
-    happy, sad = pipeline.batch(
-        GenerateRequest(audio=voices[label], seed=4, num_inference_steps=STEPS) for label in ("happy", "sad")
+    voices = json.loads((samples / "samples.json").read_text())["voices"]
+    told = [voice for voice in voices if voice["emotion"] in ("happy", "sad")]
+    results = pipeline.batch(
+        GenerateRequest(audio=(samples / voice["file"]).read_bytes(), seed=4, num_inference_steps=STEPS)
+        for voice in told
     )
-    valence = [
-        estimate(pipeline, "emotion_estimator", result.image)["valence_arousal"][0, 0] for result in (happy, sad)
-    ]
-    assert valence[0] > valence[1]
+    valence: dict[str, list[float]] = {"happy": [], "sad": []}
+    for voice, result in zip(told, results, strict=True):
+        seen = estimate(pipeline, "emotion_estimator", result.image)["valence_arousal"][0, 0]
+        valence[voice["emotion"]].append(float(seen))
+    assert min(valence["happy"]) > max(valence["sad"]) + 0.3, valence
 
 
 def test_a_photo_gives_its_person_and_not_just_anyone(pipeline: Pipeline) -> None:

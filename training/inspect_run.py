@@ -56,11 +56,10 @@ def _progress(folder: Path, steps: int) -> str:
 
 def _last(folder: Path) -> list[str]:
     """The last whole line of the log, in words."""
-    log = folder / LOG
-    whole = [line for line in log.read_text().splitlines() if line.endswith("}")] if log.is_file() else []
-    if not whole:
+    rows = _log(folder)
+    if not rows:
         return []
-    values: dict[str, Any] = json.loads(whole[-1])
+    values = rows[-1]
     losses = ", ".join(f"{k} {v:.4g}" for k, v in values.items() if k not in NO_LOSSES)
     return [
         f"step {values['step']}: {losses}",
@@ -73,17 +72,56 @@ def _size(path: Path) -> str:
     return f"{sum(file.stat().st_size for file in files) / MIB:.1f} MiB in {len(files)} file{'' if len(files) == 1 else 's'}"
 
 
+def curves(out: Path, path: Path) -> None:
+    """A PNG with the losses of every stage of `out` that has a log, over its steps; thin lines, and their running mean."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    stages = [name for name in json.loads((out / RUN_FILE).read_text())["stages"] if _log(out / name)]
+    figure, axes = pyplot.subplots(1, len(stages), figsize=(3.2 * len(stages), 3), squeeze=False, layout="constrained")
+    for name, axis in zip(stages, axes[0], strict=True):
+        rows = _log(out / name)
+        steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
+        axis.plot(steps, losses, linewidth=0.5, alpha=0.5)
+        window = max(1, len(losses) // 20)
+        means = [
+            sum(losses[max(0, n - window) : n + 1]) / len(losses[max(0, n - window) : n + 1])
+            for n in range(len(losses))
+        ]
+        axis.plot(steps, means, color="C0")
+        axis.set(title=name, xlabel="step", yscale="log")
+    axes[0][0].set_ylabel("loss")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80)
+    pyplot.close(figure)
+
+
+def _log(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of a stage's log that hold a loss."""
+    log = folder / LOG
+    lines = log.read_text().splitlines() if log.is_file() else []
+    return [row for line in lines if line.endswith("}") and "loss" in (row := json.loads(line))]
+
+
 def main(argv: list[str]) -> int:
     """Exit status 0, or 1 if there is no run."""
     parser = argparse.ArgumentParser(
         "python -m training inspect",
         description="Which stages of a training are finished, at which step, with which losses, and what lies in its folder.",
-        epilog="example:\n  python -m training inspect runs/demo",
+        epilog="example:\n  python -m training inspect runs/demo --plot out/curves.png",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder given to --out")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw the losses of every stage into this file as well"
+    )
+    arguments = parser.parse_args(argv)
     try:
-        print(describe(parser.parse_args(argv).run))
+        print(describe(arguments.run))
+        if arguments.plot is not None:
+            curves(arguments.run, arguments.plot)
     except FileNotFoundError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

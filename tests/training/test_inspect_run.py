@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from training import inspect_run
 from training.presets import PRESETS
@@ -35,6 +36,15 @@ def test_each_stage_says_how_far_it_is(out: Path) -> None:
     assert "begun, nothing saved yet of 6 steps" in lines["identity"]
     assert "step 3: loss 2.5" in text and "12.5 samples/s, 90 s were left, at most 1.5 GiB" in text
     assert [n for n in lines if n in PRESETS["micro"].stages] == list(PRESETS["micro"].stages)
+
+
+def test_curves_are_drawn_of_every_stage_that_has_a_log(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = out / "plots" / "curves.png"
+    assert inspect_run.main([str(out), "--plot", str(path)]) == 0
+    one = Image.open(path).size
+    (out / "voice" / "log.jsonl").write_text((out / "clip" / "log.jsonl").read_text())
+    inspect_run.curves(out, path)
+    assert Image.open(path).size[0] == 2 * one[0] and one[1] > 100
 
 
 def test_a_folder_that_is_no_run_is_an_error_without_a_traceback(
