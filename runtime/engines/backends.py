@@ -140,7 +140,7 @@ def _no_tensorrt(flavour: str) -> Callable[[], str | None]:
 
 
 # Exact ones, what `auto` prefers first, then those that compute in less. What needs a GPU has not run on one yet.
-# openvino's calls are 7 % shorter than onnxruntime's (demo 5.25 against 5.66 ms, latent-256 94.9 / 102, pixel-256 2475 / 2664), and as
+# openvino's calls are 7 % shorter than onnxruntime's (demo 5.94 against 6.43 ms, latent-256 94.9 / 102, pixel-256 2475 / 2664), and as
 # exact; but it compiles each batch size at its first call, while all who share the batch wait. From the start of a process
 # onnxruntime is ahead until the fifth picture, and with all five sizes openvino takes 440 MB against 133 (docs/latency.md).
 BACKENDS: Mapping[str, Backend] = {
