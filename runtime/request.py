@@ -23,8 +23,8 @@ MAX_FILE_BYTES = (
     10 * 2**20
 )  # per encoded photo or voice; a request of both stays under the 32 MB a gateway should allow
 DEFAULT_STEPS = 50  # paper, Table 3
-# Of an edit that is guided away from what its photo shows: less than a new face needs, for most of a face stays (docs/decisions/0026).
-EDIT_GUIDANCE_SCALE = 2.5
+# Of an edit that is guided away from what its photo shows: what moves the shipped model's edits most while the person stays (docs/editing.md).
+EDIT_GUIDANCE_SCALE = 3.0
 MAX_PREVIEWS = 100  # of one request: a server keeps them until a slow reader comes for them
 SHORT_FLAGS = {"num_inference_steps": ["--steps"], "guidance_scale": ["--guidance"], "edit_from_timestep": ["--t0"]}
 
@@ -39,7 +39,7 @@ FIELDS: tuple[Field, ...] = (
     Field("valence_arousal", "FP32", "how pleasant and how excited, each from -1 to 1", width=2, low=-1, high=1, is_condition=True),
     Field("seed", "INT64", "seed of the noise (default: random, reported)", low=0, high=2**63 - 1),
     Field("num_inference_steps", "INT32", "DDIM steps", low=1, high=1000, default=DEFAULT_STEPS),
-    Field("guidance_scale", "FP32", "strength of the conditions; 1 = no guidance (default: the bundle's, of an edit 2.5)", low=0, high=30),
+    Field("guidance_scale", "FP32", "strength of the conditions; 1 = no guidance (default: the bundle's, of an edit 3)", low=0, high=30),
     Field("edit_from_timestep", "INT32", "edit the reference instead of making a new face: the noise level t0 to which it is inverted first", low=1, high=999, needs="reference"),
     Field("mask", "BYTES", "what of the reference may change: a PNG of its size, white = may, black = stays as it is", low=1, high=MAX_FILE_BYTES, is_file=True, needs="edit_from_timestep"),
     Field("preview_every", "INT32", "send a preview after every so many steps; for streams only", low=1, high=1000, stream_only=True),

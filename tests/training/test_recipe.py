@@ -22,7 +22,7 @@ from transformers import CLIPConfig, CLIPModel
 from runtime.errors import BundleError
 from training import recipe
 from training.__main__ import main
-from training.checkpoint import load, read_settings
+from training.checkpoint import CONFIG_FILE, load, read_settings
 from training.data.cache import DataCache
 from training.loop import train
 from training.presets import MICRO_PIXEL, PRESETS
@@ -147,11 +147,14 @@ def test_from_a_checkpoint_only_the_wanted_stage_changes(finished: Path, tmp_pat
     assert set(provenance["started_from"]["provenance"]["stages"]) == set(recipe.STAGES)
 
 
-def test_losses_that_compare_with_aligned_features_refuse_a_base_without(tmp_path: Path) -> None:
-    """The shipped checkpoint is older than the alignment stage."""
-    base = Path(__file__).resolve().parents[2] / "bundles" / "demo-checkpoint"
+def test_losses_that_compare_with_aligned_features_refuse_a_base_without(finished: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(finished / "checkpoint", base)
+    settings = read_settings(base)
+    del settings["provenance"]["stages"]["alignment"]
+    (base / CONFIG_FILE).write_text(json.dumps(settings))
     with pytest.raises(BundleError, match="use --stages alignment diffusion consistency"):
-        recipe.run(PRESETS["demo"], "demo", tmp_path / "run", stages=["consistency"], start=Start(base=base))
+        recipe.run(PRESETS["micro"], "micro", tmp_path / "run", stages=["consistency"], start=Start(base=base))
 
 
 def test_the_base_decides_the_sizes(finished: Path) -> None:
