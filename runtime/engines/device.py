@@ -91,9 +91,8 @@ class Stream:
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         _checked(cuda, cuda.cudaStreamBeginCapture(self._stream, mode), "cudaStreamBeginCapture")
         accepted = work()
-        error, graph = cuda.cudaStreamEndCapture(
-            self._stream
-        )  # ends it in any case; an error says what the work did not allow
+        # Ends it in any case; an error says that the work did what cannot be captured.
+        error, graph = cuda.cudaStreamEndCapture(self._stream)
         if not accepted or error != cuda.cudaError_t.cudaSuccess:
             return None
         self._graphs.append(_checked(cuda, cuda.cudaGraphInstantiate(graph, 0), "cudaGraphInstantiate"))

@@ -103,6 +103,7 @@ class TrtEngine:
         if work is None:
             self._fresh = work = self._fresh or self._new_work()
         if work.sizes != sizes:
+            work.sizes = {}  # a refusal may leave some shapes new and others old
             for name, array in arrays.items():
                 if not work.context.set_input_shape(name, array.shape):
                     raise self._failed(f"refuses shape {array.shape} of input '{name}'")

@@ -145,6 +145,16 @@ def test_a_plan_of_another_profile_is_refused_when_it_meets_it() -> None:
         TrtEngine(plan(narrow), SPEC, TENSORRT)(inputs(4))
 
 
+def test_after_a_refusal_the_shapes_of_before_are_told_again() -> None:
+    record = json.loads(plan())
+    record["profiles"][0]["t"][2] = [2]  # refuses what `x` has just been told
+    engine = TrtEngine(json.dumps(record).encode(), SPEC, TENSORRT)
+    for _ in range(2):
+        np.testing.assert_array_equal(engine(inputs(2))["y"], inputs(2)["x"] * inputs(2)["t"][:, None])
+        with pytest.raises(EngineError, match=r"refuses shape \(4,\) of input 't'"):
+            engine(inputs(4))
+
+
 @pytest.mark.parametrize(
     "other",
     [
