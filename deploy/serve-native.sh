@@ -23,7 +23,7 @@ tritonserver \
   --grpc-keepalive-time=20000 \
   --grpc-infer-allocation-pool-size=16 \
   --grpc-max-response-pool-size=64 \
-  --backend-config=python,thread-pool-size=4 \
+  --backend-config=python,thread-pool-size=80 \
   --backend-config=python,stub-timeout-seconds=120 &
 server=$!
 

@@ -37,9 +37,8 @@ STALL_LIMIT = "stall_limit_s"  # the sampler ends itself, to be started again, i
 # What a request carries beside its tensors, as parameters of Triton's: the first two come from headers of the same names, which
 # win over parameters that a caller wrote, and reach every step of an ensemble.
 TRACEPARENT, TENANT = "traceparent", "x-tenant"
-JOB = "job"  # the id under which the sampler can be told, by its input `CANCEL`, to stop a sample
-CANCEL = "cancel"
-FAILURE = "failure"  # output of the sampler: "[CODE] text" in place of an image; an error after a first part would be lost on its way
+JOB = "job"  # the id of a sample, by which the sampler's inputs `NEXT` and `CANCEL` name it
+NEXT, CANCEL = "next", "cancel"  # give its next part; stop it
 INNER = (
     "inner"  # a call of one of our models, which counts and logs the request itself; worth the key of the repository
 )

@@ -37,11 +37,11 @@ from runtime.wire import (
     CANCEL,
     ENGINES,
     FACE_PACK,
-    FAILURE,
     FEATURE_CACHE_BYTES,
     FINAL,
     INNER_KEY,
     MODEL,
+    NEXT,
     NOTES,
     OUTPUTS,
     SAMPLER_ENGINES,
@@ -53,6 +53,7 @@ from runtime.wire import (
 
 EMBEDDED, NATIVE = "embedded", "native"
 VERSION = "1"
+STEPS = ("preprocess", "condition", "ddim")  # of the ensemble, in order
 
 STREAM_INPUTS = tuple(Tensor(row.name, TRITON_TYPE[row.dtype], (row.width,), optional=True) for row in FIELDS)
 PUBLIC_INPUTS = tuple(tensor for tensor in STREAM_INPUTS if not FIELD_BY_NAME[tensor.name].stream_only)
@@ -147,22 +148,22 @@ def build_repository(
         for engine in engine_models(opened.manifest, native) if native else ():
             _write_engine_model(folder, engine, opened)
         (folder / MODEL / VERSION).mkdir(parents=True)
-        write_config(folder / MODEL, ensemble_config([model for model in models if not model.decoupled], shared))
+        write_config(folder / MODEL, ensemble_config([each for each in models if each.name in STEPS], shared))
         folder.rename(out)
     return opened
 
 
 def python_models(model: ModelSpec) -> tuple[Model, ...]:
-    """The Python models, without settings: the ensemble's steps in order, then the decoupled ones."""
+    """The Python models, without settings, the steps of the ensemble first."""
     prepared, conditioned = prepared_tensors(model), conditioned_tensors(model)
-    # A call either samples, with all of them but the last, or cancels, with the last alone.
-    sampled = (*(replace(t, optional=True) for t in conditioned), Tensor(CANCEL, "TYPE_STRING", (1,), optional=True))
-    failure = Tensor(FAILURE, "TYPE_STRING", (1,))
+    # A call either begins a sample, with all of `conditioned`, or names one, with one of the other two alone.
+    naming = (Tensor(name, "TYPE_STRING", (1,), optional=True) for name in (NEXT, CANCEL))
+    sampled = (*(replace(t, optional=True) for t in conditioned), *naming)
     return (
         Model("preprocess", STREAM_INPUTS, prepared, processes=2),
         Model("condition", prepared, conditioned, processes=1),
         Model("ddim", conditioned, PUBLIC_OUTPUTS, processes=1),
-        Model("sampler", sampled, (*PART_OUTPUTS, failure), processes=1, decoupled=True),
+        Model("sampler", sampled, PART_OUTPUTS, processes=1),
         Model(STREAM_MODEL, STREAM_INPUTS, PART_OUTPUTS, processes=1, decoupled=True),
     )
 

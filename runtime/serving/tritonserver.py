@@ -19,7 +19,7 @@ from pathlib import Path
 from runtime.errors import UnavailableError
 from runtime.serving.installation import Installation, find
 from runtime.serving.lifeline import Lifeline
-from runtime.wire import TENANT, TRACEPARENT
+from runtime.wire import MAX_LIVE_REQUESTS, TENANT, TRACEPARENT
 
 LOOPBACK = "127.0.0.1"
 EXIT_TIMEOUT_S = 5  # tritonserver's own drain: requests still running then are cut off
@@ -36,6 +36,9 @@ NO_GPU = (
     "CUDA driver version is insufficient",
 )  # errors that are none on a CPU
 SHARED_MEMORY = Path("/dev/shm")
+# Threads of each Python model's process in tritonserver. A call to another model holds one until it is answered, and a request waits
+# in such a call; the rest are for what must not wait behind: answers, and calls that cancel.
+CALLS_AT_ONCE = MAX_LIVE_REQUESTS + 8
 
 
 class TritonProcess:
@@ -189,7 +192,7 @@ def _options(host: str, grpc_port: int, metrics_port: int, shared_memory_prefix:
         f"--grpc-header-forward-pattern=^({'|'.join(FORWARDED_HEADERS)})$",
         "--grpc-keepalive-time=20000",
         "--grpc-infer-allocation-pool-size=16",
-        "--backend-config=python,thread-pool-size=4",  # the default of 32 per model instance would make hundreds of threads
+        f"--backend-config=python,thread-pool-size={CALLS_AT_ONCE}",
         "--backend-config=python,stub-timeout-seconds=120",  # a stub verifies the bundle and loads engines before it reports
         f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix}",
     ]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 import threading
-import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +15,7 @@ LIMIT_S = 30
 
 
 class Answer:
-    """One response to a call; without arrays and error, Triton's own mark of the end."""
+    """The response to a call."""
 
     def __init__(self, error=None, **arrays):
         self._error, self._arrays = error, arrays
@@ -37,37 +34,38 @@ def part(step, is_final=False):
     return Answer(step=np.array([step], np.int32), final=np.array([is_final]))
 
 
-def failure(text):
-    return Answer(failure=np.array([text.encode()], object), final=np.array([True]))
-
-
 class Sampler:
-    """Answers a job with `answers` (a callable runs between two of them) and remembers which jobs it was told to cancel."""
+    """Gives `answers` one by one (a callable runs before the one after it) and remembers which jobs it was told to cancel."""
 
     def __init__(self):
-        self.answers = [part(0), part(50, True), Answer()]
+        self.answers = [part(0), part(10), part(50, True)]
         self.job = None
+        self.calls = []
         self.cancelled = []
         self.told = threading.Event()
-        self.read_to_the_end = False
 
-    def call(self, model_name, inputs, parameters=None, **_):
+    def call(self, model_name, inputs, parameters, **_):
         assert model_name == "sampler"
-        names = {tensor.name(): tensor.as_numpy() for tensor in inputs}
-        if "cancel" in names:
-            self.cancelled.append(names["cancel"][0, 0].decode())
-            self.told.set()
-            return SimpleNamespace(exec=lambda decoupled: iter([Answer(final=np.array([True]))]))
-        self.job = parameters["job"]
-        return SimpleNamespace(exec=lambda decoupled: self._run())
+        tensors = {tensor.name(): tensor.as_numpy() for tensor in inputs}
+        self.calls.append((sorted(tensors), parameters))
+        if "cancel" in tensors:
+            return SimpleNamespace(exec=lambda: self._cancel(tensors["cancel"][0, 0].decode()))
+        if "next" in tensors:
+            assert tensors["next"][0, 0].decode() == self.job
+        else:
+            self.job = parameters["job"]
+        # No argument: a decoupled call would lock up its process (docs/decisions/0036).
+        return SimpleNamespace(exec=self._next)
 
-    def _run(self):
-        for answer in self.answers:
-            if callable(answer):
-                answer()
-            else:
-                yield answer
-        self.read_to_the_end = True
+    def _cancel(self, job):
+        self.cancelled.append(job)
+        self.told.set()
+        return part(0)
+
+    def _next(self):
+        while callable(self.answers[0]):
+            self.answers.pop(0)()
+        return self.answers.pop(0)
 
 
 @pytest.fixture
@@ -85,17 +83,17 @@ def job(sampler, log):
     fake = fake_triton.backend(log)
     fake.InferenceRequest = sampler.call
     with fake_triton.installed(fake):
-        module = fake_triton.module("job")
-        yield module.Job("request-7", module.EndedCalls())
+        yield fake_triton.module("job").Job("request-7", {"inner": "key"})
 
 
 def steps(job):
     return [int(each["step"][0]) for each in job.parts({"cond": np.zeros(3, np.float32)})]
 
 
-def test_parts_come_in_order_and_the_call_is_read_to_its_end(job, sampler):
-    assert steps(job) == [0, 50]
-    assert sampler.read_to_the_end
+def test_parts_are_fetched_in_order_until_the_last(job, sampler):
+    assert steps(job) == [0, 10, 50]
+    assert [tensors for tensors, _ in sampler.calls] == [["cond"], ["next"], ["next"]]
+    assert all(parameters == {"job": sampler.job, "inner": "key"} for _, parameters in sampler.calls)
 
 
 @pytest.mark.parametrize(
@@ -107,17 +105,17 @@ def test_parts_come_in_order_and_the_call_is_read_to_its_end(job, sampler):
     ],
     ids=["internal", "cancelled", "invalid"],
 )
-def test_a_failure_is_raised_as_it_was_there_once_the_call_is_read_to_its_end(job, sampler, text, kind, message):
-    sampler.answers = [part(0), part(10), failure(text), Answer()]
+@pytest.mark.parametrize("before", [0, 2], ids=["at once", "on the way"])
+def test_a_failure_is_raised_as_it_was_there(job, sampler, before, text, kind, message):
+    sampler.answers = [*[part(0), part(10)][:before], Answer(error=text)]
     with pytest.raises(kind) as raised:
         steps(job)
     assert str(raised.value) == message
-    assert sampler.read_to_the_end, "Triton waits for a reader that leaves before the end"
 
 
 def test_a_cancel_after_the_job_is_known_is_sent_at_once_by_its_id(job, sampler):
     sampler.answers.insert(1, job.cancel)
-    assert steps(job) == [0, 50]
+    assert steps(job) == [0, 10, 50]
     assert sampler.told.wait(LIMIT_S) and sampler.cancelled == [sampler.job]
 
 
@@ -126,7 +124,7 @@ def test_a_cancel_before_the_job_is_known_is_sent_as_soon_as_it_is(job, sampler)
     sampler.answers.insert(0, lambda: sampler.told.wait(0.2))
     job.cancel()
     assert job.is_cancelled and sampler.cancelled == []
-    assert steps(job) == [0, 50]
+    assert steps(job) == [0, 10, 50]
     assert sampler.told.wait(LIMIT_S) and sampler.cancelled == [sampler.job]
 
 
@@ -139,29 +137,4 @@ def test_what_triton_itself_says_is_for_the_log_and_the_caller_may_try_again(job
     sampler.answers = [Answer(error="in '/opt/secret': Stub process is not healthy")]
     with pytest.raises(UnavailableError, match="a part of the server does not answer"):
         steps(job)
-    assert "/opt/secret" in log[0] and sampler.read_to_the_end
-
-
-def test_an_ended_call_is_held_until_triton_has_let_go_of_it_and_no_longer_than_that(job, sampler, monkeypatch):
-    """Triton's own thread would free it without Python's lock, which breaks the heap of the process."""
-    calls = []
-
-    class Call:
-        def __iter__(self):
-            return iter([part(0), part(50, True), Answer()])
-
-    def call(**_):
-        made = Call()
-        calls.append(weakref.ref(made))
-        return SimpleNamespace(exec=lambda decoupled, made=[made]: made.pop())
-
-    module = sys.modules[type(job).__module__]
-    monkeypatch.setattr(module.pb_utils, "InferenceRequest", call)
-    ended = module.EndedCalls()
-    for _ in range(3):
-        assert steps(module.Job("", ended)) == [0, 50]
-    assert all(held() is not None for held in calls)
-    monkeypatch.setattr(module, "HELD_S", 0.0)
-    assert steps(module.Job("", ended)) == [0, 50]
-    gc.collect()
-    assert [held() is not None for held in calls] == [False, False, False, True]
+    assert "/opt/secret" in log[0]

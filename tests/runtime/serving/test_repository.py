@@ -64,8 +64,8 @@ def test_public_outputs_are_an_image_and_a_report(configs):
     for name in ("clipfacefusion", "ddim"):
         assert contract(configs[name].output) == expected
     parts = {**expected, "step": (model_config_pb2.TYPE_INT32, (1,)), "final": (model_config_pb2.TYPE_BOOL, (1,))}
-    assert contract(configs["clipfacefusion_stream"].output) == parts
-    assert contract(configs["sampler"].output) == {**parts, "failure": (model_config_pb2.TYPE_STRING, (1,))}
+    for name in ("clipfacefusion_stream", "sampler"):
+        assert contract(configs[name].output) == parts
 
 
 def test_each_step_takes_exactly_what_the_one_before_gives(configs):
@@ -74,9 +74,9 @@ def test_each_step_takes_exactly_what_the_one_before_gives(configs):
         assert not any(tensor.optional for tensor in configs[taker].input)
 
 
-def test_the_sampler_takes_what_condition_gives_or_the_id_of_a_job_to_cancel(configs):
-    cancel = {"cancel": (model_config_pb2.TYPE_STRING, (1,))}
-    assert contract(configs["sampler"].input) == {**contract(configs["condition"].output), **cancel}
+def test_the_sampler_takes_what_condition_gives_or_the_id_of_a_job(configs):
+    ids = dict.fromkeys(("next", "cancel"), (model_config_pb2.TYPE_STRING, (1,)))
+    assert contract(configs["sampler"].input) == {**contract(configs["condition"].output), **ids}
     assert all(tensor.optional for tensor in configs["sampler"].input)
 
 
@@ -111,10 +111,10 @@ def test_cond_entries_have_the_shapes_of_the_bundle(micro_bundle, configs):
         assert conditioned[name] == (model_config_pb2.TYPE_FP32, shape)
 
 
-def test_the_sampler_and_the_stream_are_decoupled_and_who_answers_later_is_one_process(configs):
+def test_the_stream_alone_is_decoupled_and_who_answers_later_is_one_process(configs):
     decoupled = {name for name, config in configs.items() if config.model_transaction_policy.decoupled}
-    assert decoupled == {"sampler", "clipfacefusion_stream"}
-    assert all(configs[name].instance_group[0].count == 1 for name in (*decoupled, "ddim"))
+    assert decoupled == {"clipfacefusion_stream"}
+    assert all(configs[name].instance_group[0].count == 1 for name in (*decoupled, "sampler", "ddim"))
 
 
 def test_the_key_of_inner_calls_is_drawn_for_each_repository_and_not_in_the_public_model(

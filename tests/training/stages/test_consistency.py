@@ -176,18 +176,20 @@ def test_a_chain_of_one_step_is_the_plain_prediction_and_of_three_another_pictur
     assert values[0] == pytest.approx(values[1], rel=1e-5) and values[0] != pytest.approx(values[2], rel=1e-3)
 
 
-def test_terms_can_be_lowered_by_training(make: Make) -> None:
-    """On one batch again and again, without L_simple, every term falls: its gradient points the right way through everything."""
-    others = dict.fromkeys(("simple", "cross_modal"), 0.0)
+@pytest.mark.parametrize("name", TERMS)
+def test_a_term_can_be_lowered_by_training(make: Make, name: str) -> None:
+    """On one batch again and again, a term alone falls: its gradient points the right way through everything."""
+    others = {other: 0.0 for other in ("simple", "cross_modal", *TERMS) if other != name}
     stage = make(replace(EVERYTHING, **others))
     optimizer = torch.optim.Adam([p for p in stage.module.parameters() if p.requires_grad], lr=3e-3)
-    first = loss(stage)
-    for _ in range(15):
+    values = []
+    for _ in range(16):
+        terms = loss(stage)
         optimizer.zero_grad()
-        loss(stage)["loss"].backward()
+        terms["loss"].backward()
         optimizer.step()
-    last = loss(stage)
-    assert all(last[name] < first[name] for name in TERMS)
+        values.append(terms[name].item())
+    assert values[-1] < 0.995 * values[0]
 
 
 def test_modalities_never_seen_have_no_terms(make: Make) -> None:

@@ -19,7 +19,7 @@ from runtime.wire import FINAL, INNER, INNER_KEY, MAX_LIVE_REQUESTS, STEP, STREA
 from triton_repo.admission import Admission
 from triton_repo.boundary import arrays_of, coded_refusal, parameters_of, parameters_of_request
 from triton_repo.calls import call
-from triton_repo.job import EndedCalls, Job
+from triton_repo.job import Job
 from triton_repo.ledger import Ledger
 from triton_repo.responder import Reply, Responder
 from triton_repo.sampler_process import SamplerProcess
@@ -31,14 +31,13 @@ class TritonPythonModel:
         self._ledger = Ledger(STREAM_MODEL)
         self._admission = Admission(args)
         self._responder = Responder(coded_refusal, problem=SamplerProcess().problem)
-        self._ended = EndedCalls()
         self._relays = ThreadPoolExecutor(MAX_LIVE_REQUESTS, "relay")
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
             entry = self._ledger.taken(request)
             parameters = {**parameters_of_request(request), INNER: self._inner_key}
-            relay = _Relay(request.request_id(), parameters, self._ended)
+            relay = _Relay(request.request_id(), parameters)
             reply = self._responder.open(request, entry, relay.job.cancel, relay.sign_of_life)
             try:
                 self._admission.check(entry.live)
@@ -55,8 +54,8 @@ class TritonPythonModel:
 class _Relay:
     """One request on its way through the models."""
 
-    def __init__(self, request_id: str, parameters: Mapping[str, Any], ended: EndedCalls) -> None:
-        self.job = Job(request_id, ended)
+    def __init__(self, request_id: str, parameters: Mapping[str, Any]) -> None:
+        self.job = Job(request_id, {INNER: parameters[INNER]})
         self._request_id = request_id
         self._parameters = parameters
         self._step = np.zeros(1, np.int32)
