@@ -24,6 +24,9 @@ from training.model import ClipFaceFusion
 from training.pictures import to_model
 
 LABEL_ONLY, VALUES_ONLY = 0.5, 0.25  # of the samples that are told an emotion; the rest get label and valence/arousal
+# Of the captions; the others come without the phrases that the parser finds in them. A model that always gets both never learns to read
+# the prompt itself (docs/log.md).
+PARSED = 0.5
 SINGLE_PHOTO_DROP = 0.8  # of the CLIP image token, where the reference is the target itself
 
 
@@ -82,6 +85,7 @@ class Examples:
         # A photo that is the target itself shows too much; but where the caller chooses, it is shown.
         shows_image = (given is not None) | has_other | (rng.random(count) >= SINGLE_PHOTO_DROP)
         told = drawn if given is None else {name: given[name] & has for name, has in available.items()}
+        parsed = told["text"] & ((given is not None) | (rng.random(count) < PARSED))
 
         wording = (rng.random(count) * self.wordings[rows]).astype(int)
         text, age_text, emotion_text = (
@@ -94,8 +98,8 @@ class Examples:
         wants_label, wants_values = (how < LABEL_ONLY) | (how >= LABEL_ONLY + VALUES_ONLY), how >= LABEL_ONLY
         present = {
             "text": told["text"],
-            "age_text": told["text"] & (age_text >= 0),
-            "emotion_text": told["text"] & (emotion_text >= 0),
+            "age_text": parsed & (age_text >= 0),
+            "emotion_text": parsed & (emotion_text >= 0),
             "audio": told["audio"],
             "image": told["reference"] & shows_image,
             "identity": told["reference"],

@@ -108,6 +108,14 @@ def test_any_other_status_is_a_problem(code):
     assert len(found.problems) == 1 and found.refused == 0
 
 
+@pytest.mark.parametrize("code", ["CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL"])
+def test_being_late_is_right_where_a_deadline_was_asked_for_and_nothing_else_is(code):
+    found, made = fuzz.Findings(), fuzz.case(0, 0)
+    made.tensors["options"] = np.array([[b'{"deadline_ms": 1.0}']], np.object_)
+    found.note(made, code, "deadline exceeded: the 1 ms of the request are over", 0.0)
+    assert len(found.problems) == (code == "INTERNAL")
+
+
 def test_a_gate_that_lets_another_exception_through_is_found():
     def broken(request):
         raise OverflowError("int too large")

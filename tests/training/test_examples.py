@@ -179,6 +179,18 @@ def test_phrases_come_from_the_caption_that_is_shown(little_model: ClipFaceFusio
     assert len(found.texts) == 3
 
 
+def test_half_of_the_captions_come_without_their_phrases_and_those_asked_for_never_do(
+    little_model: ClipFaceFusion, tmp_path: Path
+) -> None:
+    examples = odd(tmp_path, little_model, [Truth(0)], captions="a sad man, 40 years old")
+    batch = examples.describe(np.zeros(4000, int), np.random.default_rng(0))
+    text, age, emotion = (present(batch, name) for name in ("text", "age_text", "emotion_text"))
+    assert (age == emotion).all() and not (emotion & ~text).any()
+    assert emotion.sum() / text.sum() == pytest.approx(0.5, abs=0.05)
+    asked = examples.describe(np.zeros(50, int), np.random.default_rng(0), everything(50))
+    assert present(asked, "emotion_text").all()
+
+
 def test_a_caption_that_says_nothing_of_age_or_emotion_has_no_such_phrase(
     little_model: ClipFaceFusion, tmp_path: Path
 ) -> None:
