@@ -98,7 +98,7 @@ class Case:
     @property
     def has_deadline(self) -> bool:
         """Whether it may ask for too little time; then being late is a right answer."""
-        return any(b'"deadline_ms"' in bytes(text) for text in self.tensors.get("options", np.array([])).flat)
+        return any('"deadline_ms"' in str(text) for text in self.tensors.get("options", np.array([])).flat)
 
     def __str__(self) -> str:
         return f"case {self.number} of seed {self.seed} ({'; '.join(self.damage) or 'good'}; {', '.join(self.tensors)})"
