@@ -106,9 +106,10 @@ def generate(arguments: argparse.Namespace) -> int:
 
     # Whether a condition is needed is the bundle's to say, and is said before any network runs.
     requests = _counted(request_table.from_arguments(arguments, needs_condition=False), arguments.count)
-    with Pipeline.open(arguments.bundle, arguments.engine, arguments.threads, arguments.face_pack) as pipeline:
+    how = (arguments.engine, arguments.threads, arguments.face_pack, arguments.whole_loop)
+    with Pipeline.open(arguments.bundle, *how) as pipeline:
         bar = ProgressBar(sum(request.num_inference_steps for request in requests), "step", sys.stderr)
-        results = pipeline.batch(requests, bar)
+        results = pipeline.batch(requests, None if arguments.whole_loop else bar)
     for result, path in zip(results, _numbered(arguments.out, len(results)), strict=True):
         _save(result, path)
     return 0
@@ -203,6 +204,11 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     _add_engine(command)
     _add_face_pack(command)
     _add_out(command)
+    command.add_argument(
+        "--whole-loop",
+        action="store_true",
+        help="all steps of a picture in one launch on the GPU, without a progress bar; engines of TensorRT only",
+    )
     command.add_argument(
         "--count",
         type=_count,

@@ -24,6 +24,7 @@ import numpy as np
 
 from runtime.denoise import Denoise
 from runtime.noise import SEED_LIMIT, gaussian, step_stream
+from runtime.route import table
 from runtime.schedule import Schedule
 
 OnStep = Callable[[int, int, np.ndarray], None]
@@ -196,6 +197,16 @@ class DDIMSolver:
 
     def pred_x0(self, step_index: int, sample: np.ndarray, noise_pred: np.ndarray) -> np.ndarray:
         return self._coefficients.pred_x0(step_index, sample, noise_pred)
+
+    def factors(self) -> np.ndarray | None:
+        """See `runtime.trajectory.Tabulated`."""
+        c = self._coefficients
+        if c.noise_scale.any():
+            return None
+        factors: dict[str, np.ndarray | float] = {"sample": c.sample_scale, "output": c.output_scale}
+        if c.clip_range is not None:
+            factors |= {"x0_sample": c.x0_sample, "x0_output": c.x0_output, "x0": c.x0_scale, "clip": c.clip_range}
+        return table(c.timesteps, **factors)
 
 
 def ddim_step(

@@ -37,6 +37,7 @@ from runtime.errors import RequestError
 from runtime.guidance import Guidance
 from runtime.inversion import Inversion, Inverted, edit_timesteps, steps_back
 from runtime.report import elapsed_ms
+from runtime.route import Route
 from runtime.schedule import Schedule
 from runtime.settings import SampleSettings
 from runtime.trajectory import Evaluation, GuidedTrajectory
@@ -119,6 +120,18 @@ class EditTrajectory:
 
     def advance(self, outputs: np.ndarray) -> None:
         self._part.advance(outputs)
+        self._turn_at_the_top()
+
+    def route(self) -> Route | None:
+        """See `runtime.route.Foreseeable`: one way at a time, since the second starts where the first ends."""
+        return self._part.route()
+
+    def arrive(self, sample: np.ndarray) -> None:
+        """See `runtime.route.Foreseeable`."""
+        self._part.arrive(sample)
+        self._turn_at_the_top()
+
+    def _turn_at_the_top(self) -> None:
         if isinstance(self._part, Inversion) and self._part.evaluation() is None:
             inverted = self._part.result
             self._on_inverted(inverted)
@@ -167,6 +180,10 @@ class AnchoredSolver:
 
     def pred_x0(self, step_index: int, sample: np.ndarray, noise_pred: np.ndarray) -> np.ndarray:
         return self._ddim.pred_x0(step_index, sample, noise_pred)
+
+    def factors(self) -> np.ndarray | None:
+        """See `runtime.trajectory.Tabulated`: DDIM's own, where there is nothing to hold on to."""
+        return self._ddim.factors() if self._mask is None and self._inverted.residuals is None else None
 
 
 class InversionCache:

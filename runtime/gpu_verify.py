@@ -11,21 +11,33 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+import numpy as np
 
 from runtime.bundle import Bundle
 from runtime.engines.device import gpu_name, gpu_target
 from runtime.engines.trt import TrtEngine, import_library
 from runtime.errors import BundleError, ClipFaceFusionError, EngineError
+from runtime.guidance import Guidance
+from runtime.ladder import Check, relative_error
 from runtime.manifest import ONNX_FP16, read_checked
+from runtime.noise import INITIAL_NOISE, gaussian
 from runtime.plans import FLAVOURS, Plan, choose
+from runtime.route import follow
+from runtime.solvers import DDIM, SOLVERS
+from runtime.trajectory import GuidedTrajectory
 from runtime.verify import verify
 
 EXECUTED, MISSED, REFUSED = "executed", "missed", "refused"
 FORMAT_VERSION = 1
+LOOP_STEPS = 10
+LOOP_LIMIT = (
+    1e-3  # the same plan and the same order of operations: what is left is how a plan of FP16 rounds from run to run
+)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -84,7 +96,7 @@ def _try_set(bundle: Bundle, plans: Iterable[Plan]) -> dict[str, Any]:
         for name, plan in fitting.items():
             network = read_checked(bundle.folder, plan.file, bundle.manifest.files[plan.file])
             engines[name] = TrtEngine(network, bundle.specs[name], flavour)
-        checks = list(verify(bundle, ONNX_FP16, engines))
+        checks = [*verify(bundle, ONNX_FP16, engines), *_whole_loop(bundle, engines["unet"])]
     except (BundleError, EngineError) as error:
         return {"outcome": REFUSED, "reason": str(error)}
     finally:
@@ -95,6 +107,22 @@ def _try_set(bundle: Bundle, plans: Iterable[Plan]) -> dict[str, Any]:
         "seconds": round(time.monotonic() - start, 1),
         "checks": [{**asdict(check), "holds": check.holds, "line": str(check)} for check in checks],
     }
+
+
+def _whole_loop(bundle: Bundle, unet: TrtEngine) -> Iterator[Check]:
+    """Does the loop as one CUDA graph lead where the same plan leads call by call? Its first launch is not one yet, so there are two."""
+
+    def denoise(sample: np.ndarray, timestep: np.ndarray, cond: Mapping[str, np.ndarray]) -> np.ndarray:
+        return unet({"sample": sample, "timestep": timestep, **cond})["noise_pred"]
+
+    shape, uncond = bundle.model.sample_shape, bundle.uncond
+    for launch, how in enumerate(("call by call", "as one graph")):
+        cond = {name: array + gaussian(launch, 1, array.shape) for name, array in uncond.items()}
+        solver = SOLVERS[DDIM](bundle.schedule, LOOP_STEPS, shape)
+        route = GuidedTrajectory(gaussian(launch, INITIAL_NOISE, shape), Guidance(cond, uncond, 2.0), solver).route()
+        assert route is not None, "DDIM without added noise always has one"
+        error = relative_error(follow(route, denoise), unet.follow(route))
+        yield Check("whole loop", f"{LOOP_STEPS} steps {how}", "relative error", error, LOOP_LIMIT)
 
 
 def _machine() -> dict[str, str | None]:

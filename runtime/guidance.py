@@ -63,11 +63,18 @@ class Guidance:
         """Rows where guidance acts."""
         return 1 if self.guidance_scale == GUIDANCE_OFF else 2
 
+    @property
+    def rows(self) -> tuple[Mapping[str, np.ndarray], ...]:
+        """What each row is conditioned on where guidance acts."""
+        return (self.cond,) if self.max_rows == 1 else (self.cond, self.uncond)
+
+    def scale_at(self, timestep: int) -> float:
+        """How strongly it acts at a timestep; GUIDANCE_OFF where it does not."""
+        return self.guidance_scale if self._acts_at(timestep) else GUIDANCE_OFF
+
     def conds(self, timestep: int) -> tuple[Mapping[str, np.ndarray], ...]:
         """What each row is conditioned on at a timestep: cond, and uncond as well where guidance acts."""
-        if self.max_rows == 1 or not self._acts_at(timestep):
-            return (self.cond,)
-        return (self.cond, self.uncond)
+        return self.rows if self._acts_at(timestep) else (self.cond,)
 
     def combined(self, outputs: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The prediction from the model's rows, (R, ...) float32 in the order of `conds`: written to `out`, or a row of `outputs` itself."""

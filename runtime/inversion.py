@@ -20,6 +20,7 @@ import numpy as np
 
 from runtime.ddim import DDIMCoefficients
 from runtime.errors import EngineError
+from runtime.route import Route, table
 from runtime.schedule import Schedule
 from runtime.trajectory import Evaluation
 
@@ -203,6 +204,19 @@ class Inversion:
         self.steps_done += 1
         if self._levels is not None:
             self._levels.append(self.sample)
+
+    def route(self) -> Route | None:
+        """See `runtime.route.Foreseeable`: eqs 9 and 10 as printed, if nothing is kept or asked again on the way."""
+        if self.steps_done or self._iterations or self._levels is not None or self._residuals is not None:
+            return None
+        c = self._coefficients
+        sample = c.sample_scale + c.eps_scale * c.start_sample
+        factors = table(c.timesteps, sample=sample, output=c.eps_scale * c.start_output)
+        return Route(self.sample, self._conds, c.evaluated_at, factors)
+
+    def arrive(self, sample: np.ndarray) -> None:
+        """See `runtime.route.Foreseeable`."""
+        self.sample, self.steps_done = sample, self.num_steps
 
     def pred_x0(self, outputs: np.ndarray) -> np.ndarray:
         """The photo's own clean sample: inversion starts from it, so nothing has to be predicted."""

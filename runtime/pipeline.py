@@ -37,7 +37,7 @@ class Pipeline:
             result = pipeline(GenerateRequest(text="a smiling old man", age=72, seed=7))
 
     Takes ownership of the bundle it is given. `decode` decodes the files of requests (default: in this process; strangers' files
-    belong into a `DecoderProcess`), `cache` remembers what encoders gave (default: one of its default size).
+    belong into a `DecoderProcess`), `cache` remembers what encoders gave (default: one of its default size), `whole_loop` as in `open`.
     """
 
     def __init__(
@@ -46,26 +46,38 @@ class Pipeline:
         detector: Detector | None = None,
         decode: Decode = decode,
         cache: FeatureCache | None = None,
+        whole_loop: bool = False,
     ) -> None:
         self.bundle = bundle
         self._preprocess = Preprocessor(
             bundle.model, bundle.tokenizer_path, bundle.manifest.guidance_scale, decode, detector
         )
         self._condition = Conditioner(bundle, cache)
-        self._sampler = Sampler(bundle, MAX_QUEUE)
+        self._sampler = Sampler(bundle, MAX_QUEUE, whole_loop=whole_loop)
 
     @classmethod
     def open(
-        cls, folder: Path | str, engine: str = AUTO, threads: int | None = None, face_pack: Path | str | None = None
+        cls,
+        folder: Path | str,
+        engine: str = AUTO,
+        threads: int | None = None,
+        face_pack: Path | str | None = None,
+        whole_loop: bool = False,
     ) -> Pipeline:
         """Open a bundle folder. `engine` is "auto" (see `resolve`) or a name; `threads` defaults to all usable cores.
 
         `face_pack` is the folder of an insightface pack whose detector finds and aligns the faces of photos; without one, photos
-        are expected to be aligned squares. Raises BundleError for a bundle or a pack that is missing, damaged or foreign,
-        ClipFaceFusionError for an unknown engine.
+        are expected to be aligned squares. `whole_loop` takes all steps of a picture in one launch on the GPU (`runtime/whole_loop.py`),
+        for the soonest single picture; TensorRT only. Raises BundleError for a bundle or a pack that is missing, damaged or foreign,
+        ClipFaceFusionError for an unknown engine, EngineError for one that cannot run whole loops.
         """
         detector = None if face_pack is None else FaceDetector(Path(face_pack))
-        return cls(Bundle.open(folder, engine, threads), detector)
+        bundle = Bundle.open(folder, engine, threads)
+        try:
+            return cls(bundle, detector, whole_loop=whole_loop)
+        except BaseException:
+            bundle.close()
+            raise
 
     def __call__(self, request: GenerateRequest, on_step: OnStep | None = None) -> GenerateResult:
         """One face. Raises RequestError for input that cannot be used, EngineError if a network fails.

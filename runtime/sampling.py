@@ -33,6 +33,7 @@ from runtime.request import DEFAULT_STEPS
 from runtime.settings import SampleSettings
 from runtime.solvers import DDIM, SOLVERS
 from runtime.trajectory import GuidedTrajectory, Trajectory
+from runtime.whole_loop import WholeLoop
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +91,21 @@ class Sampler:
     The UNet runs on the batcher's thread, decoder and encoder on one of their own, so that no job waits for another's decoding; each
     picture is decoded alone and therefore never depends on its neighbours. The bundle stays the caller's.
 
-    max_queue  most requests of each priority that wait for a place in the batch, and most edits whose photo waits to be encoded
+    max_queue   most requests of each priority that wait for a place in the batch, and most edits whose photo waits to be encoded
+    whole_loop  requests whose steps are known beforehand, and of which nobody wants to hear, run from end to end one after another
+                (`runtime/whole_loop.py`), the others in the batcher. Raises EngineError where the UNet's engine cannot do that
     """
 
-    def __init__(self, bundle: Bundle, max_queue: int = 64, observer: SamplingObserver | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        max_queue: int = 64,
+        observer: SamplingObserver | None = None,
+        whole_loop: bool = False,
+    ) -> None:
         self._bundle = bundle
         self._unet = bundle.engine("unet")
+        self._whole_loop = WholeLoop(self._unet) if whole_loop else None
         self._decoder = bundle.engine("decoder") if bundle.model.is_latent else None
         self._max_queue = max_queue
         self._observer = observer
@@ -136,6 +146,8 @@ class Sampler:
         """Finish what was submitted (drain), or fail it with UnavailableError. Idempotent; every future is done afterwards."""
         if drain:
             wait(tuple(self._beginning))
+        if self._whole_loop is not None:
+            self._whole_loop.close()
         self._batcher.close(drain)
         self._decoding.shutdown()
 
@@ -183,7 +195,9 @@ class Sampler:
             is_cancelled=_any_of(asked.answer.cancelled, request.is_cancelled),
             deadline=request.settings.deadline_s,
         )
-        self._batcher.submit(job).add_done_callback(partial(self._hand_over, asked))
+        asked.in_one_go = self._whole_loop is not None and self._whole_loop.can_take(job)
+        runs = self._whole_loop if self._whole_loop is not None and asked.in_one_go else self._batcher
+        runs.submit(job).add_done_callback(partial(self._hand_over, asked))
 
     def _trajectory(self, request: SampleRequest) -> Trajectory:
         """The course of a new face: from noise, with the solver that was asked for. Raises RequestError."""
@@ -239,7 +253,7 @@ class Sampler:
             timings["assess"] = elapsed_ms(decoded, time.perf_counter())
         return Sample(
             image,
-            self._report(request, denoised) | ({} if edit is None else {EDIT: edit.report}) | seen | {TIMINGS: timings},
+            self._report(asked, denoised) | ({} if edit is None else {EDIT: edit.report}) | seen | {TIMINGS: timings},
         )
 
     def _show(self, asked: _Asked, num_steps: int, step: int, pred_x0: np.ndarray) -> None:
@@ -260,8 +274,8 @@ class Sampler:
                 raise EngineError("decoder: output 'image' is not finite")
         return to_levels(sample)
 
-    def _report(self, request: SampleRequest, denoised: Denoised) -> dict[str, Any]:
-        manifest = self._bundle.manifest
+    def _report(self, asked: _Asked, denoised: Denoised) -> dict[str, Any]:
+        request, manifest = asked.request, self._bundle.manifest
         return {
             "seed": request.settings.seed,
             "num_inference_steps": request.settings.num_inference_steps,
@@ -274,17 +288,20 @@ class Sampler:
             "bundle_sha256": self._bundle.hash,
             "unet_calls": denoised.calls,
             "mean_batch": round(denoised.mean_batch, 2),
+            **({"whole_loop": True} if asked.in_one_go else {}),
         }
 
 
 @dataclass(eq=False)
 class _Asked:
-    """A submitted request, since when (`time.perf_counter()`), whose future it answers, and how it is edited once that is known."""
+    """A submitted request, since when (`time.perf_counter()`), whose future it answers, how it is edited once that is known, and
+    whether its steps are taken in one go."""
 
     request: SampleRequest
     start: float
     answer: Future[Sample] = field(default_factory=Future)
     edit: Edit | None = None
+    in_one_go: bool = False
 
 
 def _masked(request: SampleRequest, image: np.ndarray) -> np.ndarray:

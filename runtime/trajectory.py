@@ -11,12 +11,13 @@ model's calls. Layout: C, H, W of one sample; R rows of one evaluation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from runtime.denoise import Denoise
 from runtime.guidance import Guidance
+from runtime.route import FACTORS, Route
 
 
 class Evaluation(NamedTuple):
@@ -80,6 +81,14 @@ class Solver(Protocol):
         """The clean sample that a prediction implies, a new array."""
 
 
+@runtime_checkable
+class Tabulated(Protocol):
+    """A `Solver` whose steps may be rows of a table."""
+
+    def factors(self) -> np.ndarray | None:
+        """(N, 7) float32, see `runtime.route`, without guidance; None if a step does more."""
+
+
 class GuidedTrajectory:
     """One evaluation per step, with or without guidance, and a solver that moves the sample.
 
@@ -110,6 +119,18 @@ class GuidedTrajectory:
 
     def pred_x0(self, outputs: np.ndarray) -> np.ndarray:
         return self._solver.pred_x0(self.steps_done, self.sample, self._guidance.combined(outputs, self._noise_pred))
+
+    def route(self) -> Route | None:
+        """See `runtime.route.Foreseeable`."""
+        factors = self._solver.factors() if self.steps_done == 0 and isinstance(self._solver, Tabulated) else None
+        if factors is None:
+            return None
+        factors[:, FACTORS.index("guidance")] = [self._guidance.scale_at(timestep) for timestep in self._timesteps]
+        return Route(self.sample, self._guidance.rows, self._solver.timesteps, factors)
+
+    def arrive(self, sample: np.ndarray) -> None:
+        """See `runtime.route.Foreseeable`."""
+        self.sample, self.steps_done = sample, self.num_steps
 
 
 def walk(trajectory: Trajectory, denoise: Denoise) -> np.ndarray:

@@ -6,10 +6,11 @@ Importing this package loads no engine library: each backend is imported when it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from runtime.route import Route
 from runtime.spec import EngineSpec
 
 
@@ -26,3 +27,11 @@ class Engine(Protocol):
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """An engine of a UNet that takes all steps of a route by itself, and so is asked once for a picture."""
+
+    def follow(self, route: Route) -> np.ndarray:
+        """Where it ends, (C, H, W) float32, the caller's. One thread at a time; beside it another may call the engine. Raises EngineError."""

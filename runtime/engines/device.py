@@ -1,4 +1,4 @@
-"""The GPU through CUDA's runtime API: which one it is, a stream, and memory. The only file that knows cuda-python.
+"""The GPU through CUDA: which one it is, a stream, memory, kernels and graphs. The only file that knows cuda-python.
 
 Every call of that library returns its error beside its result and raises nothing; here an error becomes an EngineError. Nothing in this
 file has run on a GPU yet: it is held against a fake with the names of the real library.
@@ -6,15 +6,16 @@ file has run on a GPU yet: it is held against a fake with the names of the real 
 
 from __future__ import annotations
 
+import ctypes
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from runtime.errors import EngineError
 
-INSTALL = 'cuda-python is not installed: pip install ".[gpu]"'
+INSTALL = 'cuda-python or its compiler is not installed: pip install ".[gpu]"'
 
 
 def gpu_target() -> str:
@@ -39,7 +40,7 @@ def gpu_name() -> str:
 
 
 class Stream:
-    """A CUDA stream with its own memory, one buffer by name, and its graphs. `close` frees all of it; idempotent.
+    """A CUDA stream with its own memory, one buffer by name, its kernels and graphs. `close` frees all of it; idempotent.
 
     Copies are asynchronous: the arrays must stay alive until `wait`.
     """
@@ -51,6 +52,11 @@ class Stream:
         )
         self._buffers: dict[str, tuple[int, int]] = {}  # name -> address, bytes
         self._graphs: list[Any] = []
+        self._modules: list[Any] = []
+
+    @property
+    def _driver(self) -> Any:
+        return _cuda("driver")
 
     @property
     def handle(self) -> int:
@@ -103,7 +109,24 @@ class Stream:
         """Give all of a captured graph to the stream, in one call."""
         _checked(self._cuda, self._cuda.cudaGraphLaunch(graph, self._stream), "cudaGraphLaunch")
 
+    def kernel(self, source: str, name: str, options: Sequence[str] = ()) -> Any:
+        """A function of CUDA C source, compiled for this GPU, for `run`; it lives as long as this stream."""
+        module = _checked(self._driver, self._driver.cuModuleLoadData(_compiled(source, options)), "cuModuleLoadData")
+        self._modules.append(module)
+        return _checked(self._driver, self._driver.cuModuleGetFunction(module, name.encode()), "cuModuleGetFunction")
+
+    def run(
+        self, kernel: Any, blocks: int, threads: int, addresses: Sequence[int], integers: Sequence[int] = ()
+    ) -> None:
+        """Give `blocks` times `threads` runs of a kernel to the stream; its parameters are pointers, then ints."""
+        types = (ctypes.c_void_p,) * len(addresses) + (ctypes.c_int,) * len(integers)
+        parameters = ((*addresses, *integers), types)
+        answer = self._driver.cuLaunchKernel(kernel, blocks, 1, 1, threads, 1, 1, 0, self.handle, parameters, 0)
+        _checked(self._driver, answer, "cuLaunchKernel")
+
     def close(self) -> None:
+        while self._modules:
+            _checked(self._driver, self._driver.cuModuleUnload(self._modules.pop()), "cuModuleUnload")
         while self._graphs:
             _checked(self._cuda, self._cuda.cudaGraphExecDestroy(self._graphs.pop()), "cudaGraphExecDestroy")
         for name in list(self._buffers):
@@ -120,16 +143,43 @@ class Stream:
             _checked(self._cuda, self._cuda.cudaFree(self._buffers.pop(name)[0]), "cudaFree")
 
 
-def _cuda() -> Any:
+def _compiled(source: str, options: Sequence[str]) -> bytes:
+    """CUDA C source as machine code for GPU 0, by NVRTC. EngineError with the compiler's words."""
+    nvrtc = _cuda("nvrtc")
+
+    def checked(answer: tuple[Any, ...], call: str) -> Any:
+        return _checked(nvrtc, answer, call)
+
     try:
-        return importlib.import_module("cuda.bindings.runtime")
+        program = checked(nvrtc.nvrtcCreateProgram(source.encode(), b"kernel.cu", 0, [], []), "nvrtcCreateProgram")
+    except RuntimeError:  # the bindings alone are installed, without the library
+        raise EngineError(INSTALL) from None
+    try:
+        flags = [f"--gpu-architecture={gpu_target().replace('sm', 'sm_')}".encode(), *(o.encode() for o in options)]
+        (error,) = nvrtc.nvrtcCompileProgram(program, len(flags), flags)
+        if error != 0:
+            log = bytearray(checked(nvrtc.nvrtcGetProgramLogSize(program), "nvrtcGetProgramLogSize"))
+            checked(nvrtc.nvrtcGetProgramLog(program, log), "nvrtcGetProgramLog")
+            raise EngineError(
+                f"a kernel does not compile: {' '.join(log.decode(errors='replace').rstrip(chr(0)).split())}"
+            )
+        code = bytearray(checked(nvrtc.nvrtcGetCUBINSize(program), "nvrtcGetCUBINSize"))
+        checked(nvrtc.nvrtcGetCUBIN(program, code), "nvrtcGetCUBIN")
+        return bytes(code)
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+def _cuda(part: str = "runtime") -> Any:
+    try:
+        return importlib.import_module(f"cuda.bindings.{part}")
     except ImportError:
         raise EngineError(INSTALL) from None
 
 
 def _checked(cuda: Any, answer: tuple[Any, ...], call: str) -> Any:
-    """The result of a CUDA call, None for one without; EngineError naming the call if it failed."""
+    """The result of a CUDA call, None for one without; EngineError naming the call if it failed. Success is 0 in every part of CUDA."""
     error, *values = answer
-    if error != cuda.cudaError_t.cudaSuccess:
+    if error != 0:
         raise EngineError(f"{call}: CUDA says {getattr(error, 'name', error)}")
     return values[0] if values else None

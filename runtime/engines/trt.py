@@ -15,11 +15,14 @@ import numpy as np
 
 from runtime.engines.backends import LOOP
 from runtime.engines.device import Stream
+from runtime.engines.loop_graph import LoopGraph
 from runtime.errors import BundleError, EngineError
 from runtime.plans import TENSORRT, TENSORRT_RTX
+from runtime.route import Route
 from runtime.spec import EngineSpec
 
 MODULES = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}
+LOOPS_KEPT = 4  # graphs of whole loops, each with memory of its own
 AGAIN = "build it again on this machine: python -m export CHECKPOINT BUNDLE --targets"
 
 
@@ -66,6 +69,7 @@ class TrtEngine:
         }
         self._fresh: _Work | None = self._new_work()  # now, so that too little memory shows here
         self._work: dict[tuple[int, ...], _Work] = {}
+        self._loops: dict[tuple[int, int], LoopGraph] = {}
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         sizes = self.spec.check_inputs(inputs)
@@ -81,20 +85,36 @@ class TrtEngine:
         self.spec.check_outputs(outputs, sizes)
         return outputs
 
+    def follow(self, route: Route) -> np.ndarray:
+        """Where a route ends, in one launch from its second time on: see `LoopGraph`. May run beside calls. Raises EngineError."""
+        key = (len(route.timesteps), len(route.conds))
+        loop = self._loops.pop(key, None) or LoopGraph(self._context(), self.spec, route)
+        self._loops[key] = loop  # the one used last stands last
+        while len(self._loops) > LOOPS_KEPT:
+            self._loops.pop(next(iter(self._loops))).close()
+        return loop(route)
+
     def close(self) -> None:
         """Free the GPU's memory; the engine cannot be called afterwards."""
+        while self._loops:
+            self._loops.popitem()[1].close()
         self._stream.close()
         self._work, self._fresh = {}, None
         self._engine = self._runtime = None
 
     def _new_work(self) -> _Work:
         """A context that knows where its tensors are, for good."""
-        context = self._engine.create_execution_context(*(() if self._config is None else (self._config,)))
-        if context is None:
-            raise EngineError(f"{self.spec.name}: {self.provider} has no memory for a context: {self._log.reason()}")
+        context = self._context(self._config)
         for name, address in self._addresses.items():
             context.set_tensor_address(name, address)
         return _Work(context)
+
+    def _context(self, config: Any = None) -> Any:
+        """A new context. For a graph of ours it has no `config`: what captures itself cannot be captured."""
+        context = self._engine.create_execution_context(*(() if config is None else (config,)))
+        if context is None:
+            raise EngineError(f"{self.spec.name}: {self.provider} has no memory for a context: {self._log.reason()}")
+        return context
 
     def _work_for(self, sizes: Mapping[str, int], arrays: Mapping[str, np.ndarray]) -> _Work:
         """The one context, or each size's own where graphs are captured, told of the shapes. EngineError if it refuses them."""

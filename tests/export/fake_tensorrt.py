@@ -225,27 +225,26 @@ class IExecutionContext:
         if (
             Cuda.capturing is not None
         ):  # noted, not done; a real graph keeps memory of its context, which another shape would change
-            shapes = dict(self._shapes)
+            shapes, addresses = dict(self._shapes), dict(self._addresses)
 
             def launch() -> None:
                 assert self._shapes == shapes, "the context was used for other shapes after its capture"
-                self._execute()
+                self._execute(addresses)
 
             Cuda.capturing.append(launch)
             return can_be_captured
-        self._execute()
+        self._execute(self._addresses)
         return True
 
-    def _execute(self) -> None:
+    def _execute(self, addresses: dict[str, int]) -> None:
         names = [tensor[0] for tensor in self._engine._plan["tensors"]]
-        given = {name: self._array(name).copy() for name in names if name in self._inputs}
+        arrays = {name: self._array(name, addresses[name]) for name in names}
+        given = {name: arrays[name].copy() for name in names if name in self._inputs}
         for name, values in compute(given, [name for name in names if name not in self._inputs]).items():
-            self._array(name)[...] = values
+            arrays[name][...] = values
 
-    def _array(self, name: str) -> np.ndarray:
-        shape, dtype = self.get_tensor_shape(name), np.dtype(self._engine._tensor(name)[1])
-        size = int(np.prod(shape)) * dtype.itemsize
-        return np.frombuffer(Cuda.memory[self._addresses[name]], np.uint8, size).view(dtype).reshape(shape)
+    def _array(self, name: str, address: int) -> np.ndarray:
+        return Cuda.array(address, self.get_tensor_shape(name), np.dtype(self._engine._tensor(name)[1]))
 
 
 class Runtime:
@@ -289,6 +288,15 @@ class Cuda:
 
     def __init__(self, major: int | None, minor: int = 0) -> None:
         self._numbers = {"major": major, "minor": minor}
+
+    @classmethod
+    def array(cls, address: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """The GPU's memory from an address on, which may lie inside of a block but must not reach beyond it."""
+        size = int(np.prod(shape)) * dtype.itemsize
+        for start, block in cls.memory.items():
+            if start <= address and address + size <= start + len(block):
+                return np.frombuffer(block, np.uint8, size, address - start).view(dtype).reshape(shape)
+        raise AssertionError(f"{size} bytes at {address} are no memory of the GPU")
 
     def cudaGetDeviceCount(self) -> tuple:
         if self._numbers["major"] is None:
@@ -360,3 +368,74 @@ class Cuda:
         assert size <= len(self.memory[on_gpu]), "beyond the buffer"
         ctypes.memmove(to, source, size)
         return (self.cudaError_t.cudaSuccess,)
+
+
+class Nvrtc:
+    """cuda-python's `cuda.bindings.nvrtc`: compiles anything but nothing; the "code" is the source."""
+
+    programs: ClassVar[list[list[bytes]]] = []
+
+    def nvrtcCreateProgram(self, src: bytes, name: bytes, num_headers: int, headers: list, names: list) -> tuple:
+        Nvrtc.programs.append([src])
+        return 0, Nvrtc.programs[-1]
+
+    def nvrtcCompileProgram(self, program: list[bytes], num_options: int, options: list[bytes]) -> tuple:
+        assert len(options) == num_options and options[0] == b"--gpu-architecture=sm_89"
+        return (0 if program[0].strip() else 6,)
+
+    def nvrtcGetProgramLogSize(self, program: list[bytes]) -> tuple:
+        return 0, 13
+
+    def nvrtcGetProgramLog(self, program: list[bytes], log: bytearray) -> tuple:
+        log[:] = b"nothing\nthere\0"[: len(log)]
+        return (0,)
+
+    def nvrtcGetCUBINSize(self, program: list[bytes]) -> tuple:
+        return 0, len(program[0])
+
+    def nvrtcGetCUBIN(self, program: list[bytes], cubin: bytearray) -> tuple:
+        cubin[:] = program[0]
+        return (0,)
+
+    def nvrtcDestroyProgram(self, program: list[bytes]) -> tuple:
+        Nvrtc.programs[:] = [known for known in Nvrtc.programs if known is not program]
+        return (0,)
+
+
+class Driver:
+    """cuda-python's `cuda.bindings.driver`: modules, and launches of the one kernel, which numpy stands in for."""
+
+    modules: ClassVar[list[list[bytes]]] = []
+
+    def cuModuleLoadData(self, image: bytes) -> tuple:
+        Driver.modules.append([image])
+        return 0, Driver.modules[-1]
+
+    def cuModuleGetFunction(self, module: list[bytes], name: bytes) -> tuple:
+        assert b"__global__ void " + name + b"(" in module[0]
+        return 0, name
+
+    def cuModuleUnload(self, module: list[bytes]) -> tuple:
+        Driver.modules[:] = [known for known in Driver.modules if known is not module]
+        return (0,)
+
+    def cuLaunchKernel(self, f: bytes, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, *rest: object) -> tuple:
+        shared, stream, (values, types), extra = rest
+        assert (f, gy, gz, by, bz, shared, extra) == (b"take_step", 1, 1, 1, 1, 0, 0) and stream
+        assert types == (ctypes.c_void_p,) * 3 + (ctypes.c_int,) * 2
+        sample, outputs, factors, size, rows = values
+        assert gx * bx >= size
+
+        def launch() -> None:
+            f32 = np.dtype(np.float32)
+            x = Cuda.array(sample, (rows, size), f32)
+            noise = Cuda.array(outputs, (rows, size), f32)
+            a, b, xs, xo, x0, guidance, clip = Cuda.array(factors, (7,), f32)
+            out = noise[0] if rows == 1 or guidance == 1 else (noise[0] - noise[1]) * guidance + noise[1]
+            x[:] = a * x[0] + b * out + x0 * np.clip(xs * x[0] + xo * out, -clip, clip)
+
+        if Cuda.capturing is not None:
+            Cuda.capturing.append(launch)
+        else:
+            launch()
+        return (0,)

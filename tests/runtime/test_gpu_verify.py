@@ -64,6 +64,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch, bundle: Referenced) -> None:
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, fake_tensorrt)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_tensorrt.Cuda(8, 9))
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", fake_tensorrt.Driver())
+    monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", fake_tensorrt.Nvrtc())
     monkeypatch.setattr(fake_tensorrt, "compute", compute)
 
 
@@ -72,7 +74,10 @@ def test_the_set_that_fits_climbs_the_whole_ladder_and_the_others_say_what_does_
     report = try_plans(bundle)
     executed, foreign_gpu, old = report["sets"]
     assert executed["outcome"] == "executed" and report["passed"]
-    assert {check["rung"] for check in executed["checks"]} == {"engine", "step", "trajectory", "image", "inversion"}
+    assert {check["rung"] for check in executed["checks"]} == {
+        *("engine", "step", "trajectory", "image", "inversion", "whole loop")
+    }
+    assert [c["subject"] for c in executed["checks"][-2:]] == ["10 steps call by call", "10 steps as one graph"]
     assert len([c for c in executed["checks"] if c["rung"] == "engine"]) == len(bundle.specs)
     outcomes = {each["set"]: each for each in (foreign_gpu, old)}
     assert all(each["outcome"] == "refused" for each in outcomes.values())
@@ -90,6 +95,14 @@ def test_plans_that_compute_something_else_are_missed(bundle: Referenced, monkey
     monkeypatch.setattr(fake_tensorrt, "compute", lambda i, o: {n: a * np.float32(1.2) for n, a in right(i, o).items()})
     report = try_plans(bundle)
     assert report["sets"][0]["outcome"] == "missed" and not report["passed"]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_loop_that_leads_elsewhere_is_missed(bundle: Referenced, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow = runtime.gpu_verify.TrtEngine.follow
+    monkeypatch.setattr(runtime.gpu_verify.TrtEngine, "follow", lambda engine, route: follow(engine, route) * 1.01)
+    checks = try_plans(bundle)["sets"][0]["checks"]
+    assert [check["rung"] for check in checks if not check["holds"]] == ["whole loop"] * 2
 
 
 def test_without_a_gpu_the_report_says_what_is_missing(bundle: Referenced, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,16 @@ import numpy as np
 import pytest
 
 from runtime.engines.device import Stream
-from runtime.engines.trt import TrtEngine
+from runtime.engines.trt import LOOPS_KEPT, TrtEngine
 from runtime.errors import BundleError, EngineError
+from runtime.guidance import Guidance
+from runtime.noise import gaussian
 from runtime.plans import TENSORRT, TENSORRT_RTX
+from runtime.route import Route, follow
+from runtime.schedule import Schedule
+from runtime.solvers import SOLVERS
 from runtime.spec import EngineSpec, TensorSpec
+from runtime.trajectory import GuidedTrajectory
 from tests.export import fake_tensorrt
 
 SPEC = EngineSpec(
@@ -52,6 +58,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, fake_tensorrt)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake_tensorrt.Cuda(8, 9))
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", fake_tensorrt.Driver())
+    monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", fake_tensorrt.Nvrtc())
+    monkeypatch.setattr(fake_tensorrt.Driver, "modules", [])
     for name, value in {"memory": {}, "graphs": [], "launched": 0}.items():
         monkeypatch.setattr(fake_tensorrt.Cuda, name, value)
     monkeypatch.setattr(fake_tensorrt, "strategies", [])
@@ -127,6 +136,83 @@ def test_rtx_is_asked_for_graphs_of_its_own_in_the_loop_alone() -> None:
     assert hasattr(real.CudaGraphStrategy, "WHOLE_GRAPH_CAPTURE")
 
 
+UNET = EngineSpec(
+    "unet",
+    (
+        TensorSpec("sample", "float32", ("B", 1, 2, 3)),
+        TensorSpec("timestep", "int64", ("B",)),
+        TensorSpec("cond", "float32", ("B", 5)),
+    ),
+    (TensorSpec("noise_pred", "float32", ("B", 1, 2, 3)),),
+    {"B": (1, 2, 8)},
+)
+
+
+def denoise(sample: np.ndarray, timestep: np.ndarray, cond: Mapping[str, np.ndarray]) -> np.ndarray:
+    level = (timestep / np.float32(1000)).astype(np.float32)[:, None, None, None]
+    return np.tanh(sample * level + cond["cond"].mean(axis=1, dtype=np.float32)[:, None, None, None])
+
+
+def unet(inputs: Mapping[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:
+    return {"noise_pred": denoise(inputs["sample"], inputs["timestep"], {"cond": inputs["cond"]})}
+
+
+def route(seed: int, steps: int = 5, scale: float = 3.0, clips: bool = False) -> Route:
+    rng = np.random.default_rng(seed)
+    cond, uncond = ({"cond": rng.standard_normal(5, np.float32)} for _ in range(2))
+    solver = SOLVERS["ddim"](Schedule(clip_sample=clips, timestep_spacing="trailing"), steps, (1, 2, 3))
+    made = GuidedTrajectory(gaussian(seed, 0, (1, 2, 3)), Guidance(cond, uncond, scale), solver).route()
+    assert made is not None
+    return made
+
+
+@pytest.mark.parametrize("flavour", [TENSORRT, TENSORRT_RTX])
+def test_a_whole_loop_is_one_graph_for_any_seed_condition_guidance_and_clipping(
+    flavour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first route of a shape goes call by call, all others in one launch; nothing of the first one is left in the graph."""
+    monkeypatch.setattr(fake_tensorrt, "compute", unet)
+    engine = TrtEngine(plan(UNET), UNET, flavour)
+    cuda = fake_tensorrt.Cuda
+    for launches, asked in enumerate([route(1), route(2), route(3, scale=1.5), route(4, clips=True)]):
+        np.testing.assert_array_equal(engine.follow(asked), follow(asked, denoise))
+        assert (len(cuda.graphs), cuda.launched) == (1, launches)
+    asked = route(5, scale=1.0)  # one row, hence a shape of its own
+    for _ in range(2):
+        np.testing.assert_array_equal(engine.follow(asked), follow(asked, denoise))
+    assert (len(cuda.graphs), cuda.launched) == (2, 4)
+    assert len(cuda.graphs[0]) == 2 * 5, "a call and a step, five times, and no copy between"
+    assert fake_tensorrt.strategies[-2:] == [None, None], "what captures itself cannot be captured"
+
+
+def test_few_loops_are_kept_and_all_of_their_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake_tensorrt, "compute", unet)
+    engine = TrtEngine(plan(UNET), UNET, TENSORRT)
+    for steps in range(2, 9):
+        asked = route(steps, steps)
+        np.testing.assert_array_equal(engine.follow(asked), follow(asked, denoise))
+    assert len(fake_tensorrt.Cuda.graphs) == len(fake_tensorrt.Driver.modules) == LOOPS_KEPT
+    engine.close()
+    assert not (fake_tensorrt.Cuda.graphs or fake_tensorrt.Driver.modules or fake_tensorrt.Cuda.memory)
+    assert not fake_tensorrt.Nvrtc.programs
+
+
+def test_a_loop_that_cannot_be_captured_or_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake_tensorrt, "compute", unet)
+    monkeypatch.setattr(fake_tensorrt, "can_be_captured", False)
+    engine = TrtEngine(plan(UNET), UNET, TENSORRT)
+    for seed in range(2):  # call by call, every time
+        np.testing.assert_array_equal(engine.follow(route(seed)), follow(route(seed), denoise))
+    monkeypatch.setattr(fake_tensorrt, "compute", None)
+    with pytest.raises(EngineError, match="unet: the plan did not run"):
+        engine.follow(route(1, steps=7))
+
+
+def test_a_kernel_that_does_not_compile_says_what_the_compiler_said() -> None:
+    with pytest.raises(EngineError, match=r"^a kernel does not compile: nothing there$"):
+        Stream().kernel(" ", "nothing")
+
+
 def test_a_buffer_is_kept_while_it_is_large_enough() -> None:
     stream = Stream()
     address = stream.buffer("x", 64)
@@ -191,16 +277,21 @@ def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(EngineError, match=r'tensorrt-rtx: cannot be imported .* pip install "\.\[tensorrt-rtx\]"'):
         TrtEngine(plan(), SPEC, TENSORRT_RTX)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    with pytest.raises(EngineError, match=r'cuda-python is not installed: pip install "\.\[gpu\]"'):
+    with pytest.raises(EngineError, match=r'cuda-python or its compiler is not installed: pip install "\.\[gpu\]"'):
         TrtEngine(plan(), SPEC, TENSORRT)
 
 
 def test_cuda_pythons_real_module_has_every_name_of_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "cuda.bindings.runtime")
+    for part in ("runtime", "driver", "nvrtc"):
+        monkeypatch.delitem(sys.modules, f"cuda.bindings.{part}")
     real = pytest.importorskip("cuda.bindings.runtime")
     fake = fake_tensorrt.Cuda(8, 9)
     for name in NAMES.split():
         assert hasattr(real, name) and hasattr(fake, name), name
+    for part, stands in (("driver", fake_tensorrt.Driver), ("nvrtc", fake_tensorrt.Nvrtc)):
+        other = pytest.importorskip(f"cuda.bindings.{part}")
+        for name in (name for name in vars(stands) if name.startswith(("cu", "nvrtc"))):
+            assert hasattr(other, name), name
     for name in ("cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"):
         assert hasattr(real.cudaMemcpyKind, name)
     assert int(real.cudaStream_t(5)) == 5 and hasattr(real.cudaDeviceProp(), "name")
