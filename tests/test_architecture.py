@@ -127,6 +127,7 @@ FORBIDDEN = {
     r"\byaml\.(load|unsafe_load|full_load)\(": "runs text as code",
     r"\bshell\s*=\s*True": "runs text as a shell command",
     r"""["'`](/home/|/root/|/Users/|[A-Z]:\\)""": "names a path of one machine",
+    r"\bexec\([^)]*decoupled": "locks up the process of a Triton model that calls another (docs/decisions/0036)",
 }
 
 
@@ -218,9 +219,16 @@ def test_forbidden_patterns_match_what_they_are_about() -> None:
         "yaml.load(text)",
         "run(command, shell=True)",
         'Path("/home/someone/data")',
+        "answers = call.exec(decoupled=True)",
     ):
         assert any(re.search(pattern, line) for pattern in FORBIDDEN), line
-    for line in ("model.eval()", "def evaluate(model):", "safetensors.torch.load_file(path)", "json.load(file)"):
+    for line in (
+        "model.eval()",
+        "def evaluate(model):",
+        "safetensors.torch.load_file(path)",
+        "json.load(file)",
+        "request.exec()",
+    ):
         assert not any(re.search(pattern, line) for pattern in FORBIDDEN), line
 
 
