@@ -235,10 +235,10 @@ PRESETS: Mapping[str, TrainConfig] = {
             "estimators": StageConfig(steps=500, batch_size=96, learning_rate=2e-3, checkpoint_every=200),
             "identity": StageConfig(steps=650, batch_size=128, learning_rate=2e-3, checkpoint_every=150),
             "clip": StageConfig(steps=700, batch_size=128, learning_rate=1e-3, weight_decay=0.05, checkpoint_every=150),
-            "voice": StageConfig(steps=700, batch_size=24, learning_rate=1e-3, checkpoint_every=200),
+            "voice": StageConfig(steps=2900, batch_size=24, learning_rate=1e-3, checkpoint_every=200),
             "alignment": StageConfig(steps=1000, batch_size=256, learning_rate=1e-3, checkpoint_every=250),
             "diffusion": StageConfig(
-                steps=7_000,
+                steps=10_000,
                 batch_size=64,
                 learning_rate=1e-3,
                 micro_batches=2,  # what two processes of one core each do: docs/training.md
