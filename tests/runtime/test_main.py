@@ -32,8 +32,8 @@ def faked(monkeypatch, tmp_path):
     """`generate` on a bundle of fakes."""
     opened = []
 
-    def open_fakes(folder, engine, threads, face_pack):
-        opened.append((engine, threads, face_pack))
+    def open_fakes(folder, engine, threads, face_pack, whole_loop):
+        opened.append((engine, threads, face_pack, whole_loop))
         return runtime.pipeline.Pipeline(fake_bundle(tmp_path / "bundle"))
 
     monkeypatch.setattr(runtime.pipeline.Pipeline, "open", open_fakes)
@@ -64,9 +64,12 @@ def test_count_without_a_seed_draws_each_anew(faked, tmp_path, capsys):
     assert len({json.loads(line)["seed"] for line in capsys.readouterr().out.splitlines()}) == 3
 
 
-def test_engine_threads_and_face_pack_reach_the_pipeline(faked, tmp_path):
-    generate(tmp_path, "--age", "30", "--engine", "onnxruntime", "--threads", "3", "--face-pack", "packs/mine")
-    assert faked == [("onnxruntime", 3, Path("packs/mine"))]
+def test_engine_threads_face_pack_and_whole_loop_reach_the_pipeline(faked, tmp_path):
+    flags = ["--age", "30", "--engine", "onnxruntime", "--threads", "3"]
+    generate(tmp_path, *flags, "--face-pack", "packs/mine", "--whole-loop")
+    assert faked == [("onnxruntime", 3, Path("packs/mine"), True)]
+    generate(tmp_path, *flags)
+    assert faked[1:] == [("onnxruntime", 3, None, False)]
 
 
 @pytest.mark.parametrize(
