@@ -64,12 +64,11 @@ def test_count_without_a_seed_draws_each_anew(faked, tmp_path, capsys):
     assert len({json.loads(line)["seed"] for line in capsys.readouterr().out.splitlines()}) == 3
 
 
-def test_engine_threads_face_pack_and_whole_loop_reach_the_pipeline(faked, tmp_path):
-    flags = ["--age", "30", "--engine", "onnxruntime", "--threads", "3"]
-    generate(tmp_path, *flags, "--face-pack", "packs/mine", "--whole-loop")
-    assert faked == [("onnxruntime", 3, Path("packs/mine"), True)]
-    generate(tmp_path, *flags)
-    assert faked[1:] == [("onnxruntime", 3, None, False)]
+@pytest.mark.parametrize("whole_loop", [False, True])
+def test_engine_threads_face_pack_and_whole_loop_reach_the_pipeline(faked, tmp_path, whole_loop):
+    flags = ["--age", "30", "--engine", "onnxruntime", "--threads", "3", "--face-pack", "packs/mine"]
+    generate(tmp_path, *flags, *["--whole-loop"] * whole_loop)
+    assert faked == [("onnxruntime", 3, Path("packs/mine"), whole_loop)]
 
 
 @pytest.mark.parametrize(
