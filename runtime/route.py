@@ -12,7 +12,7 @@ What adds noise, looks back at earlier predictions or holds on to something outs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -38,10 +38,6 @@ class Route:
     conds: tuple[Mapping[str, np.ndarray], ...]
     timesteps: np.ndarray
     factors: np.ndarray
-
-
-Follow = Callable[[Route], np.ndarray]
-"""Where a route ends, (C, H, W) float32, the receiver's."""
 
 
 @runtime_checkable

@@ -1,6 +1,6 @@
 """Whether the process of the model `sampler` still lives, as its callers see it.
 
-Triton starts no process again that has died, and leaves the requests that a decoupled model held without any answer. So who
+Triton starts no process again that has died, and leaves the requests that it held without any answer. So who
 waits for the sampler watches its process: the kernel tells a death at once, whatever caused it.
 """
 

@@ -26,7 +26,7 @@ def gpu_target() -> str:
         raise EngineError(f"CUDA says {getattr(error, 'name', error)}")
     attribute = cuda.cudaDeviceAttr
     major, minor = (
-        _checked(cuda, cuda.cudaDeviceGetAttribute(which, 0), "cudaDeviceGetAttribute")
+        _checked(cuda.cudaDeviceGetAttribute(which, 0), "cudaDeviceGetAttribute")
         for which in (attribute.cudaDevAttrComputeCapabilityMajor, attribute.cudaDevAttrComputeCapabilityMinor)
     )
     return f"sm{major}{minor}"
@@ -35,7 +35,7 @@ def gpu_target() -> str:
 def gpu_name() -> str:
     """What NVIDIA calls GPU 0."""
     cuda = _cuda()
-    name = _checked(cuda, cuda.cudaGetDeviceProperties(0), "cudaGetDeviceProperties").name
+    name = _checked(cuda.cudaGetDeviceProperties(0), "cudaGetDeviceProperties").name
     return name.decode(errors="replace").rstrip("\0") if isinstance(name, bytes) else str(name)
 
 
@@ -48,7 +48,7 @@ class Stream:
     def __init__(self) -> None:
         self._cuda = _cuda()
         self._stream = _checked(
-            self._cuda, self._cuda.cudaStreamCreateWithFlags(self._cuda.cudaStreamNonBlocking), "cudaStreamCreate"
+            self._cuda.cudaStreamCreateWithFlags(self._cuda.cudaStreamNonBlocking), "cudaStreamCreate"
         )
         self._buffers: dict[str, tuple[int, int]] = {}  # name -> address, bytes
         self._graphs: list[Any] = []
@@ -68,7 +68,7 @@ class Stream:
         address, held = self._buffers.get(name, (0, 0))
         if held < max(size, 1):
             self._free(name)
-            address = int(_checked(self._cuda, self._cuda.cudaMalloc(max(size, 1)), f"cudaMalloc of {size} bytes"))
+            address = int(_checked(self._cuda.cudaMalloc(max(size, 1)), f"cudaMalloc of {size} bytes"))
             self._buffers[name] = (address, max(size, 1))
         return address
 
@@ -85,7 +85,7 @@ class Stream:
 
     def wait(self) -> None:
         """Until everything given to the stream is done; errors of earlier work arrive here."""
-        _checked(self._cuda, self._cuda.cudaStreamSynchronize(self._stream), "cudaStreamSynchronize")
+        _checked(self._cuda.cudaStreamSynchronize(self._stream), "cudaStreamSynchronize")
 
     def capture(self, work: Callable[[], bool]) -> Any | None:
         """What `work` gives to the stream, as a graph for `launch`; nothing of it is done now. None if it cannot be captured.
@@ -95,25 +95,25 @@ class Stream:
         cuda = self._cuda
         # Of this thread alone: other streams may allocate meanwhile.
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        _checked(cuda, cuda.cudaStreamBeginCapture(self._stream, mode), "cudaStreamBeginCapture")
+        _checked(cuda.cudaStreamBeginCapture(self._stream, mode), "cudaStreamBeginCapture")
         accepted = work()
         # Ends it in any case; an error says that the work did what cannot be captured.
         error, graph = cuda.cudaStreamEndCapture(self._stream)
         if not accepted or error != cuda.cudaError_t.cudaSuccess:
             return None
-        self._graphs.append(_checked(cuda, cuda.cudaGraphInstantiate(graph, 0), "cudaGraphInstantiate"))
-        _checked(cuda, cuda.cudaGraphDestroy(graph), "cudaGraphDestroy")
+        self._graphs.append(_checked(cuda.cudaGraphInstantiate(graph, 0), "cudaGraphInstantiate"))
+        _checked(cuda.cudaGraphDestroy(graph), "cudaGraphDestroy")
         return self._graphs[-1]
 
     def launch(self, graph: Any) -> None:
         """Give all of a captured graph to the stream, in one call."""
-        _checked(self._cuda, self._cuda.cudaGraphLaunch(graph, self._stream), "cudaGraphLaunch")
+        _checked(self._cuda.cudaGraphLaunch(graph, self._stream), "cudaGraphLaunch")
 
     def kernel(self, source: str, name: str, options: Sequence[str] = ()) -> Any:
         """A function of CUDA C source, compiled for this GPU, for `run`; it lives as long as this stream."""
-        module = _checked(self._driver, self._driver.cuModuleLoadData(_compiled(source, options)), "cuModuleLoadData")
+        module = _checked(self._driver.cuModuleLoadData(_compiled(source, options)), "cuModuleLoadData")
         self._modules.append(module)
-        return _checked(self._driver, self._driver.cuModuleGetFunction(module, name.encode()), "cuModuleGetFunction")
+        return _checked(self._driver.cuModuleGetFunction(module, name.encode()), "cuModuleGetFunction")
 
     def run(
         self, kernel: Any, blocks: int, threads: int, addresses: Sequence[int], integers: Sequence[int] = ()
@@ -122,49 +122,46 @@ class Stream:
         types = (ctypes.c_void_p,) * len(addresses) + (ctypes.c_int,) * len(integers)
         parameters = ((*addresses, *integers), types)
         answer = self._driver.cuLaunchKernel(kernel, blocks, 1, 1, threads, 1, 1, 0, self.handle, parameters, 0)
-        _checked(self._driver, answer, "cuLaunchKernel")
+        _checked(answer, "cuLaunchKernel")
 
     def close(self) -> None:
         while self._modules:
-            _checked(self._driver, self._driver.cuModuleUnload(self._modules.pop()), "cuModuleUnload")
+            _checked(self._driver.cuModuleUnload(self._modules.pop()), "cuModuleUnload")
         while self._graphs:
-            _checked(self._cuda, self._cuda.cudaGraphExecDestroy(self._graphs.pop()), "cudaGraphExecDestroy")
+            _checked(self._cuda.cudaGraphExecDestroy(self._graphs.pop()), "cudaGraphExecDestroy")
         for name in list(self._buffers):
             self._free(name)
         if self._stream is not None:
-            _checked(self._cuda, self._cuda.cudaStreamDestroy(self._stream), "cudaStreamDestroy")
+            _checked(self._cuda.cudaStreamDestroy(self._stream), "cudaStreamDestroy")
             self._stream = None
 
     def _copy(self, to: int, source: int, size: int, kind: Any) -> None:
-        _checked(self._cuda, self._cuda.cudaMemcpyAsync(to, source, size, kind, self._stream), "cudaMemcpyAsync")
+        _checked(self._cuda.cudaMemcpyAsync(to, source, size, kind, self._stream), "cudaMemcpyAsync")
 
     def _free(self, name: str) -> None:
         if name in self._buffers:
-            _checked(self._cuda, self._cuda.cudaFree(self._buffers.pop(name)[0]), "cudaFree")
+            _checked(self._cuda.cudaFree(self._buffers.pop(name)[0]), "cudaFree")
 
 
 def _compiled(source: str, options: Sequence[str]) -> bytes:
     """CUDA C source as machine code for GPU 0, by NVRTC. EngineError with the compiler's words."""
     nvrtc = _cuda("nvrtc")
 
-    def checked(answer: tuple[Any, ...], call: str) -> Any:
-        return _checked(nvrtc, answer, call)
-
     try:
-        program = checked(nvrtc.nvrtcCreateProgram(source.encode(), b"kernel.cu", 0, [], []), "nvrtcCreateProgram")
+        program = _checked(nvrtc.nvrtcCreateProgram(source.encode(), b"kernel.cu", 0, [], []), "nvrtcCreateProgram")
     except RuntimeError:  # the bindings alone are installed, without the library
         raise EngineError(INSTALL) from None
     try:
         flags = [f"--gpu-architecture={gpu_target().replace('sm', 'sm_')}".encode(), *(o.encode() for o in options)]
         (error,) = nvrtc.nvrtcCompileProgram(program, len(flags), flags)
         if error != 0:
-            log = bytearray(checked(nvrtc.nvrtcGetProgramLogSize(program), "nvrtcGetProgramLogSize"))
-            checked(nvrtc.nvrtcGetProgramLog(program, log), "nvrtcGetProgramLog")
+            log = bytearray(_checked(nvrtc.nvrtcGetProgramLogSize(program), "nvrtcGetProgramLogSize"))
+            _checked(nvrtc.nvrtcGetProgramLog(program, log), "nvrtcGetProgramLog")
             raise EngineError(
                 f"a kernel does not compile: {' '.join(log.decode(errors='replace').rstrip(chr(0)).split())}"
             )
-        code = bytearray(checked(nvrtc.nvrtcGetCUBINSize(program), "nvrtcGetCUBINSize"))
-        checked(nvrtc.nvrtcGetCUBIN(program, code), "nvrtcGetCUBIN")
+        code = bytearray(_checked(nvrtc.nvrtcGetCUBINSize(program), "nvrtcGetCUBINSize"))
+        _checked(nvrtc.nvrtcGetCUBIN(program, code), "nvrtcGetCUBIN")
         return bytes(code)
     finally:
         nvrtc.nvrtcDestroyProgram(program)
@@ -177,7 +174,7 @@ def _cuda(part: str = "runtime") -> Any:
         raise EngineError(INSTALL) from None
 
 
-def _checked(cuda: Any, answer: tuple[Any, ...], call: str) -> Any:
+def _checked(answer: tuple[Any, ...], call: str) -> Any:
     """The result of a CUDA call, None for one without; EngineError naming the call if it failed. Success is 0 in every part of CUDA."""
     error, *values = answer
     if error != 0:

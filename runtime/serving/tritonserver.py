@@ -93,7 +93,7 @@ class TritonProcess:
 
     def watch_stubs(self) -> None:
         """From now on the death of a stub is a `problem`: Triton starts no new one, goes on saying ready, and never answers
-        the requests that a decoupled model's stub held."""
+        the requests that it held."""
         found = {pid: _model_of(pid) for pid in _members(self._process.pid)}
         self._stubs = {pid: model for pid, model in found.items() if model}
 
