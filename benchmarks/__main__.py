@@ -45,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument("--json", type=Path, metavar="OUT", help="file that receives the JSON document as well")
         if module in (pipeline, served):
             _add_common(command)
-        if module in (engines, pipeline, cold_start, export, editing, round_trip, soak, loop, samplers):
-            module.add_arguments(command)
+        module.add_arguments(command)
     arguments = parser.parse_args(argv)
     try:
         publish(arguments.run(arguments), arguments.json)
@@ -57,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle")
     command.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="DDIM steps (default %(default)s)")
     command.add_argument("--guidance", type=float, default=GUIDANCE, help="guidance scale (default %(default)s)")
     command.add_argument("--repeats", type=count, default=REPEATS, help="rounds that count (default %(default)s)")

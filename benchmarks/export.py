@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import untrained
 from benchmarks.timing import machine_facts, table
 from runtime.errors import ClipFaceFusionError
 
@@ -80,18 +81,9 @@ def export(checkpoint: Path, bundle: Path, targets: str) -> dict[str, Any]:
 
 
 def write_random(preset: str, folder: Path) -> None:
-    """A checkpoint of the preset's architecture with random weights, rounded to FP16 as shipped ones are."""
-    import torch
-
-    from runtime.spec import ModelSpec
-    from training.checkpoint import save
-    from training.model import ClipFaceFusion
+    """A checkpoint of the preset's architecture with random weights. Raises ClipFaceFusionError for no such preset."""
     from training.presets import PRESETS
-    from training.tokenizer import train_tokenizer
 
     if preset not in PRESETS:
         raise ClipFaceFusionError(f"preset '{preset}' does not exist; available: {', '.join(PRESETS)}")
-    config = PRESETS[preset]
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(["a smiling old man", "an angry woman"], config.vocabulary, ModelSpec.text_length)
-    save(ClipFaceFusion(config.model, tokenizer), folder, {"data": "none: random weights"}, torch.float16)
+    untrained.write_checkpoint(PRESETS[preset].model, PRESETS[preset].vocabulary, folder)

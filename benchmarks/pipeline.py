@@ -71,6 +71,7 @@ class Parity:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that only `pipeline` has."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle")
     parser.add_argument(
         "--checkpoint",
         type=Path,

@@ -1,22 +1,29 @@
 """`python -m benchmarks served BUNDLE`: what the server adds to a request, and how many pictures a second it makes.
 
 The same requests go through `Pipeline` in this process and through a real server on this machine, and must give the same picture
-first. Throughput keeps a fixed number of requests in flight, which share UNet calls on both sides.
+first. The UNet's own time varies by more than a server adds, so what lies outside of it is told apart; beside it stands a server
+of the same models with nothing in them (`benchmarks/empty_chain.py`): the least that Triton itself takes.
+Throughput keeps a fixed number of requests in flight, which share UNet calls on both sides.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import untrained
+from benchmarks.empty_chain import emptied
 from benchmarks.inputs import requests
-from benchmarks.timing import SETTLE_S, TOTAL, Parts, Summary, machine_facts, table, take_turns
+from benchmarks.timing import SETTLE_S, TOTAL, Parts, Summary, count, machine_facts, table, take_turns
 from runtime.client import Client
 from runtime.errors import ClipFaceFusionError
 from runtime.pipeline import Pipeline
@@ -25,29 +32,55 @@ from runtime.serving.server import Server
 
 Generate = Callable[[GenerateRequest], GenerateResult]
 
-IN_PROCESS, SERVED = "Pipeline in process", "server, over gRPC"
+IN_PROCESS, SERVED, EMPTY = "Pipeline in process", "server, over gRPC", "server of empty models"
+OUTSIDE = "outside the UNet"
 CONCURRENCY = (1, 4, 8)
 PACKAGES = ("onnxruntime", "numpy", "tritonclient", "nvidia-pytriton")
 LEVEL_LIMIT = 0  # alone, both sides run the same engines on the same batch sizes
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that only `served` has."""
+    parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="folder of the bundle")
+    parser.add_argument(
+        "--untrained",
+        type=count,
+        metavar="SIDE",
+        help="instead of a bundle: small networks with random weights that denoise 3 x SIDE x SIDE pictures",
+    )
+    parser.add_argument("--alone", action="store_true", help="one request at a time only, no throughput")
+    parser.add_argument("--kind", default="everything", help="what is asked for (default %(default)s)")
+
+
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the tables, and return the JSON document. Raises ClipFaceFusionError if the pictures differ."""
+    if (arguments.bundle is None) == (arguments.untrained is None):
+        raise ClipFaceFusionError("name a bundle, or give --untrained SIDE instead")
     machine = machine_facts(PACKAGES)
-    with (
-        Pipeline.open(arguments.bundle) as pipeline,
-        Server(arguments.bundle) as server,
-        Client(server.url) as client,
-    ):
-        sides: dict[str, Generate] = {IN_PROCESS: pipeline, SERVED: client}
-        request = requests(arguments.steps, arguments.guidance)["everything"]
-        check_same_picture({name: side(request) for name, side in sides.items()})
-        latency = take_turns(
-            {name: _latency(side, request) for name, side in sides.items()}, arguments.repeats, settle_s=SETTLE_S
+    with ExitStack() as opened:
+        folder = arguments.bundle
+        if folder is None:
+            scratch = opened.enter_context(tempfile.TemporaryDirectory(prefix="served-benchmark-"))
+            folder = untrained.write_pixel_bundle(arguments.untrained, Path(scratch))
+        pipeline = opened.enter_context(Pipeline.open(folder))
+        kinds = requests(arguments.steps, arguments.guidance)
+        if arguments.kind not in kinds:
+            raise ClipFaceFusionError(f"--kind {arguments.kind}, allowed {', '.join(kinds)}")
+        request = kinds[arguments.kind]
+        build = emptied(pipeline.bundle, request, pipeline(request))
+        client, empty = (
+            opened.enter_context(Client(opened.enter_context(server).url))
+            for server in (Server(folder), Server(folder, build=build))
         )
+        sides: dict[str, Generate] = {IN_PROCESS: pipeline, SERVED: client}
+        check_same_picture({name: side(request) for name, side in sides.items()})
+        contenders = {name: latency_of(side, request) for name, side in sides.items()}
+        contenders[EMPTY] = latency_of(empty, request, has_unet=False)
+        latency = take_turns(contenders, arguments.repeats, settle_s=SETTLE_S)
         flow = {
             name: {str(n): throughput(side, request, n, arguments.repeats) for n in CONCURRENCY}
             for name, side in sides.items()
+            if not arguments.alone
         }
         print(_tables(latency, flow, arguments))
         return {
@@ -55,6 +88,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "bundle": pipeline.bundle.manifest.name,
             "bundle_sha256": pipeline.bundle.hash,
             "machine": machine,
+            "asked": arguments.kind,
             "num_inference_steps": arguments.steps,
             "guidance_scale": arguments.guidance,
             "latency_ms": {
@@ -90,11 +124,17 @@ def throughput(side: Generate, request: GenerateRequest, concurrency: int, round
     return {"images_per_s": round(len(latencies) / seconds, 4), "latency_ms": Summary.of(latencies).to_dict()}
 
 
-def _latency(side: Generate, request: GenerateRequest) -> Callable[[], Parts]:
-    """One request; its parts are the stages that the report tells, so what is left is transport and waiting."""
+def latency_of(side: Generate, request: GenerateRequest, has_unet: bool = True) -> Callable[[], Parts]:
+    """One request; its parts are the stages that the report tells, and all that is not the UNet. `has_unet` False: nothing is."""
 
     def timed() -> Parts:
-        return {f"{stage} stage": ms for stage, ms in side(request).report["timings_ms"].items() if stage != TOTAL}
+        start = time.perf_counter()
+        report = side(request).report
+        total_ms = (time.perf_counter() - start) * 1e3
+        if not has_unet:
+            return {OUTSIDE: total_ms}
+        stages = {f"{stage} stage": ms for stage, ms in report["timings_ms"].items() if stage != TOTAL}
+        return {OUTSIDE: total_ms - report["unet_ms"], **stages}
 
     return timed
 
@@ -104,8 +144,15 @@ def _tables(
     flow: Mapping[str, Mapping[str, Mapping[str, Any]]],
     arguments: argparse.Namespace,
 ) -> str:
-    settings = f"{arguments.steps} steps, {arguments.repeats} rounds, everything on all usable cores of this machine"
-    alone = [(name, parts[TOTAL].median, parts[TOTAL].p95, parts[TOTAL].min) for name, parts in latency.items()]
+    settings = f"{arguments.kind}, {arguments.steps} steps, {arguments.repeats} rounds, everything on all usable cores of this machine"
+    alone = [
+        (
+            name,
+            *(value for part in (TOTAL, OUTSIDE) for value in (parts[part].median, parts[part].p95, parts[part].min)),
+        )
+        for name, parts in latency.items()
+    ]
+    added = latency[SERVED][OUTSIDE].median - latency[IN_PROCESS][OUTSIDE].median
     together = [
         (name, in_flight, each["images_per_s"], each["latency_ms"]["median"], each["latency_ms"]["p95"])
         for name, counts in flow.items()
@@ -115,7 +162,8 @@ def _tables(
         (
             "",
             settings,
-            table(("one request alone, ms", "median", "p95", "min"), alone),
+            table(("one request alone, ms", "median", "p95", "min", f"{OUTSIDE}: median", "p95", "min"), alone),
+            f"the server adds {added:.1f} ms, by the medians of what is {OUTSIDE}",
             "",
             table(("throughput", "in flight", "images/s", "median ms", "p95 ms"), together),
         )

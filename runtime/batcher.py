@@ -361,12 +361,15 @@ class StepBatcher:
             if not isinstance(error, Exception):
                 raise
             return None
+        seconds = self._clock() - start_s
+        for running in asking:
+            running.count_answer(seconds)
         bulk_rows = sum(running.rows for running in asking if running.job.priority == BULK)
         self._owe(rows - bulk_rows, bulk_rows)
         with self._changed:
             self._counts.update(calls=1, rows=rows, bulk_rows=bulk_rows, pad_rows=bucket - rows)
         if self._observer is not None:
-            self._tell_observer(self._observer, waits, self._clock() - start_s, rows)
+            self._tell_observer(self._observer, waits, seconds, rows)
         return output
 
     def _owe(self, interactive_rows: int, bulk_rows: int) -> None:

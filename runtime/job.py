@@ -66,6 +66,7 @@ class Denoised:
     sample      (C, H, W) float32, owned by the receiver
     queue_s     seconds from `submit` to the first model call
     run_s       seconds from there to the end
+    model_s     seconds of those inside model calls
     calls       model calls that it took part in
     mean_batch  mean rows of those calls, others' included, padding not
     """
@@ -73,6 +74,7 @@ class Denoised:
     sample: np.ndarray
     queue_s: float
     run_s: float
+    model_s: float
     calls: int
     mean_batch: float
 
@@ -94,6 +96,7 @@ class RunningJob:
         self._started = now
         self._calls = 0
         self._batch_rows = 0
+        self._model_s = 0.0
 
     @property
     def rows(self) -> int:
@@ -128,6 +131,10 @@ class RunningJob:
         self._started = now
         return now - self._submitted
 
+    def count_answer(self, seconds: float) -> None:
+        """Note that the call has been answered, after so long."""
+        self._model_s += seconds
+
     def advance(self, outputs: np.ndarray, is_finite: bool) -> bool:
         """Go on with the model's rows of this job; whether that was the end. Raises EngineError."""
         job, trajectory = self.job, self.job.trajectory
@@ -157,6 +164,7 @@ class RunningJob:
             sample=self.job.trajectory.sample,
             queue_s=self._started - self._submitted,
             run_s=now - self._started,
+            model_s=self._model_s,
             calls=self._calls,
             mean_batch=self._batch_rows / self._calls,
         )

@@ -287,6 +287,7 @@ class Sampler:
             "bundle": manifest.name,
             "bundle_sha256": self._bundle.hash,
             "unet_calls": denoised.calls,
+            "unet_ms": elapsed_ms(0, denoised.model_s),
             "mean_batch": round(denoised.mean_batch, 2),
             **({"whole_loop": True} if asked.in_one_go else {}),
         }

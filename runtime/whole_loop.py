@@ -65,16 +65,19 @@ class WholeLoop:
         if job.deadline is not None and started >= job.deadline:
             raise DeadlineExceededError(f"job '{job.job_id}': its deadline passed before its first step")
         assert isinstance(trajectory, Foreseeable), "see can_take"
-        calls = rows = 0
+        calls, rows, model_s = 0, 0, 0.0
         try:
             while (route := trajectory.route()) is not None:
                 calls += len(route.timesteps)
                 rows += len(route.timesteps) * len(route.conds)
-                trajectory.arrive(self._engine.follow(route))
+                begun = self._clock()
+                sample = self._engine.follow(route)
+                model_s += self._clock() - begun
+                trajectory.arrive(sample)
         except ClipFaceFusionError as error:
             raise EngineError(f"job '{job.job_id}': {error}") from error
         if not np.isfinite(trajectory.sample).all():
             raise EngineError(f"job '{job.job_id}': unet output not finite, in one of {calls} steps")
         if trajectory.evaluation() is not None:
             raise EngineError(f"job '{job.job_id}': its trajectory has steps that could not be foreseen")
-        return Denoised(trajectory.sample, started - submitted, self._clock() - started, calls, rows / calls)
+        return Denoised(trajectory.sample, started - submitted, self._clock() - started, model_s, calls, rows / calls)

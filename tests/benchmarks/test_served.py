@@ -7,8 +7,9 @@ import threading
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.inputs import requests
-from benchmarks.served import IN_PROCESS, SERVED, check_same_picture, throughput
+from benchmarks.served import IN_PROCESS, OUTSIDE, SERVED, check_same_picture, latency_of, throughput
 from runtime.errors import ClipFaceFusionError
 from runtime.request import CONDITIONS, GenerateRequest, GenerateResult
 
@@ -47,3 +48,26 @@ def test_everything_holds_every_kind_that_is_asked_alone():
     kinds = {name for request in asked.values() for name in request.conditions}
     assert set(asked["everything"].conditions) == kinds == set(CONDITIONS) - {"valence_arousal"}
     assert all((request.num_inference_steps, request.guidance_scale) == (5, 2.0) for request in asked.values())
+
+
+def test_what_is_outside_the_unet_is_told_apart():
+    def side(request: GenerateRequest) -> GenerateResult:
+        return GenerateResult(answer(0).image, {"unet_ms": 1000.0, "timings_ms": {"sample": 1001.0, "total": 1001.0}})
+
+    parts = latency_of(side, requests(5)["age"])()
+    assert parts.keys() == {OUTSIDE, "sample stage"}
+    assert -1000 <= parts[OUTSIDE] < -900  # it took no time at all, and says that the UNet took a second
+    assert 0 <= latency_of(side, requests(5)["age"], has_unet=False)()[OUTSIDE] < 100
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "name a bundle, or give --untrained SIDE instead"),
+        (["bundles/demo", "--untrained", "256"], "name a bundle, or give --untrained SIDE instead"),
+        (["bundles/demo", "--kind", "smell"], "--kind smell, allowed text, audio, reference, age, emotion, everything"),
+    ],
+)
+def test_a_command_line_that_means_nothing_is_refused(flags, said, capsys):
+    assert main(["served", *flags]) == 1
+    assert said in capsys.readouterr().err

@@ -635,6 +635,7 @@ def test_a_finished_job_says_how_long_it_waited_and_whom_it_shared_calls_with():
     assert (first.queue_s, first.run_s, first.calls, first.mean_batch) == (0, 6, 3, 4 / 3)
     assert (second.queue_s, second.run_s, second.calls, second.mean_batch) == (0, 2, 1, 2)
     assert (third.queue_s, third.run_s, third.calls, third.mean_batch) == (6, 4, 2, 2)
+    assert [each.model_s for each in (first, second, third)] == [6, 2, 4]
 
 
 def test_the_observer_hears_of_every_call_and_costs_nobody_when_it_fails():

@@ -212,6 +212,7 @@ def test_threads_of_a_process_take_turns_at_the_metrics(load):
         thread.start()
     for thread in threads:
         thread.join()
+    sampling.finished(1.0)  # returns when all is written
     assert failures == [] and counted() == {"OK": 200} and live() == 0
     assert len(Metric.observed[("clipfacefusion_step_seconds",)]) == 200
 
@@ -221,10 +222,10 @@ def test_what_the_sampler_and_the_cache_tell_lands_in_its_series(load):
     sampling, cache = metrics.SamplingMetrics(), metrics.CacheMetrics(["image_encoder"])
     sampling.waited(0.5)
     sampling.stepped(0.02, rows=4)
-    sampling.finished(1.5)
     cache.miss("image_encoder")
     cache.hit("image_encoder")
     cache.hit("image_encoder")
+    sampling.finished(1.5)
     kept = metrics.publish_bundle("demo", "ab" * 32)
     assert {key[0]: values for key, values in Metric.observed.items()} == {
         "clipfacefusion_queue_seconds": [0.5],
