@@ -146,11 +146,8 @@ def _tables(
 ) -> str:
     settings = f"{arguments.kind}, {arguments.steps} steps, {arguments.repeats} rounds, everything on all usable cores of this machine"
     alone = [
-        (
-            name,
-            *(value for part in (TOTAL, OUTSIDE) for value in (parts[part].median, parts[part].p95, parts[part].min)),
-        )
-        for name, parts in latency.items()
+        (name, all_.median, all_.p95, all_.min, outside.median, outside.p95, outside.min)
+        for name, all_, outside in ((name, parts[TOTAL], parts[OUTSIDE]) for name, parts in latency.items())
     ]
     added = latency[SERVED][OUTSIDE].median - latency[IN_PROCESS][OUTSIDE].median
     together = [

@@ -7,7 +7,7 @@ import statistics
 import numpy as np
 import pytest
 
-from runtime.noise import INITIAL_NOISE, gaussian, normal_quantile, step_stream
+from runtime.noise import CHUNK, INITIAL_NOISE, gaussian, normal_quantile, step_stream
 
 # (seed, stream) -> the first six values, as float32 bit patterns. They must never change: a seed is a promise.
 GOLDEN = {
@@ -94,3 +94,8 @@ def test_numbers_out_of_range_are_refused_by_name(field, arguments):
         gaussian(*arguments, 4)
     with pytest.raises(ValueError, match="offset"):
         gaussian(0, 0, 4, offset=-1)
+
+
+def test_where_one_chunk_ends_and_the_next_begins_cannot_be_told():
+    across = gaussian(5, 2, CHUNK + 10)[CHUNK - 5 :]
+    np.testing.assert_array_equal(across, gaussian(5, 2, 15, offset=CHUNK - 5))
