@@ -28,6 +28,7 @@ from runtime.client import Client
 from runtime.errors import ClipFaceFusionError
 from runtime.pipeline import Pipeline
 from runtime.request import GenerateRequest, GenerateResult
+from runtime.serving.repository import build_repository
 from runtime.serving.server import Server
 
 Generate = Callable[[GenerateRequest], GenerateResult]
@@ -69,8 +70,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         request = kinds[arguments.kind]
         build = emptied(pipeline.bundle, request, pipeline(request))
         client, empty = (
-            opened.enter_context(Client(opened.enter_context(server).url))
-            for server in (Server(folder), Server(folder, build=build))
+            opened.enter_context(Client(opened.enter_context(Server(folder, build=each)).url))
+            for each in (build_repository, build)
         )
         sides: dict[str, Generate] = {IN_PROCESS: pipeline, SERVED: client}
         check_same_picture({name: side(request) for name, side in sides.items()})

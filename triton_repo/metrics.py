@@ -15,21 +15,22 @@ needs no Python; what a caller must find counted when it has its answer is writt
 from __future__ import annotations
 
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
 from runtime.wire import LIVE_REQUESTS, OUTCOME_BY_CODE, STEP_SECONDS
+from triton_repo.backlog import Backlog
 
 LONG_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
 STEP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 ROW_BUCKETS = (1, 2, 4, 8, 16)
 
 _ONE_AT_A_TIME = threading.Lock()
-LATER_S = 0.003  # the update between two calls of a UNet takes less than one
+LATER_S = 0.003  # the update between two calls of a UNet takes less than that
+_BACKLOG = Backlog(LATER_S, lambda error: pb_utils.Logger.log_error(f"a metric was not written: {error!r}"))
 
 
 class RequestMetrics:
@@ -78,7 +79,7 @@ class SamplingMetrics:
     def finished(self, seconds: float) -> None:
         """An image is decoded. Returns when it is counted, and with it all that was told before."""
         _later(self._image.observe, seconds)
-        _write_all()
+        _BACKLOG.clear()
 
 
 class CacheMetrics:
@@ -160,30 +161,5 @@ def _histogram(name: str, description: str, buckets: Sequence[float]) -> _Series
     return _Family(name, description, "HISTOGRAM").series(buckets)
 
 
-_unwritten: deque[tuple[Callable[[float], None], float]] = deque()
-_something = threading.Event()
-_writing = threading.Lock()
-
-
 def _later(write: Callable[[float], None], value: float) -> None:
-    """Have it written soon, in order."""
-    _unwritten.append((write, value))
-    _something.set()
-
-
-def _write_all() -> None:
-    """Return when all that was left for later is written."""
-    with _writing:
-        while _unwritten:
-            write, value = _unwritten.popleft()
-            write(value)
-
-
-def _write_for_ever() -> None:
-    while _something.wait():
-        time.sleep(LATER_S)
-        _something.clear()
-        _write_all()
-
-
-threading.Thread(target=_write_for_ever, name="metrics", daemon=True).start()
+    _BACKLOG.put(partial(write, value))
