@@ -26,7 +26,8 @@ class Backlog:
     def put(self, work: Callable[[], object]) -> None:
         """Have it done soon."""
         self._waiting.append(work)
-        self._has_work.set()
+        if not self._has_work.is_set():
+            self._has_work.set()
 
     def clear(self) -> None:
         """Do now what waits; return when it is done, and all that was put before."""
