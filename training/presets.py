@@ -238,7 +238,7 @@ PRESETS: Mapping[str, TrainConfig] = {
             "voice": StageConfig(steps=2900, batch_size=24, learning_rate=1e-3, checkpoint_every=200),
             "alignment": StageConfig(steps=1000, batch_size=256, learning_rate=1e-3, checkpoint_every=250),
             "diffusion": StageConfig(
-                steps=10_000,
+                steps=13_300,
                 batch_size=64,
                 learning_rate=1e-3,
                 micro_batches=2,  # what two processes of one core each do: docs/training.md
