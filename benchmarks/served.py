@@ -57,6 +57,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the tables, and return the JSON document. Raises ClipFaceFusionError if the pictures differ."""
     if (arguments.bundle is None) == (arguments.untrained is None):
         raise ClipFaceFusionError("name a bundle, or give --untrained SIDE instead")
+    kinds = requests(arguments.steps, arguments.guidance)
+    if arguments.kind not in kinds:  # before a bundle is made for it
+        raise ClipFaceFusionError(f"--kind {arguments.kind}, allowed {', '.join(kinds)}")
+    request = kinds[arguments.kind]
     machine = machine_facts(PACKAGES)
     with ExitStack() as opened:
         folder = arguments.bundle
@@ -64,10 +68,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             scratch = opened.enter_context(tempfile.TemporaryDirectory(prefix="served-benchmark-"))
             folder = untrained.write_pixel_bundle(arguments.untrained, Path(scratch))
         pipeline = opened.enter_context(Pipeline.open(folder))
-        kinds = requests(arguments.steps, arguments.guidance)
-        if arguments.kind not in kinds:
-            raise ClipFaceFusionError(f"--kind {arguments.kind}, allowed {', '.join(kinds)}")
-        request = kinds[arguments.kind]
         build = emptied(pipeline.bundle, request, pipeline(request))
         client, empty = (
             opened.enter_context(Client(opened.enter_context(Server(folder, build=each)).url))
@@ -156,13 +156,12 @@ def _tables(
         for name, counts in flow.items()
         for in_flight, each in counts.items()
     ]
-    return "\n".join(
-        (
-            "",
-            settings,
-            table(("one request alone, ms", "median", "p95", "min", f"{OUTSIDE}: median", "p95", "min"), alone),
-            f"the server adds {added:.1f} ms, by the medians of what is {OUTSIDE}",
-            "",
-            table(("throughput", "in flight", "images/s", "median ms", "p95 ms"), together),
-        )
-    )
+    lines = [
+        "",
+        settings,
+        table(("one request alone, ms", "median", "p95", "min", f"{OUTSIDE}: median", "p95", "min"), alone),
+        f"the server adds {added:.1f} ms, by the medians of what is {OUTSIDE}",
+    ]
+    if together:
+        lines += ["", table(("throughput", "in flight", "images/s", "median ms", "p95 ms"), together)]
+    return "\n".join(lines)

@@ -367,8 +367,7 @@ class StepBatcher:
         bulk_rows = sum(running.rows for running in asking if running.job.priority == BULK)
         self._owe(rows - bulk_rows, bulk_rows)
         with self._changed:
-            for what, more in (("calls", 1), ("rows", rows), ("bulk_rows", bulk_rows), ("pad_rows", bucket - rows)):
-                self._counts[what] += more
+            self._counts.update(calls=1, rows=rows, bulk_rows=bulk_rows, pad_rows=bucket - rows)
         if self._observer is not None:
             self._tell_observer(self._observer, waits, seconds, rows)
         return output
