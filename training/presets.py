@@ -227,7 +227,7 @@ PRESETS: Mapping[str, TrainConfig] = {
         model=DEMO,
         people=10_000,
         shots=4,
-        voices=8_000,
+        voices=20_000,
         # On x̂0 at small t the identity loss made sampled faces less like their reference, at the end of a chain not: docs/losses.md.
         losses=LossConfig(chain_steps=3, max_timestep=999),
         stages={
@@ -235,10 +235,10 @@ PRESETS: Mapping[str, TrainConfig] = {
             "estimators": StageConfig(steps=500, batch_size=96, learning_rate=2e-3, checkpoint_every=200),
             "identity": StageConfig(steps=650, batch_size=128, learning_rate=2e-3, checkpoint_every=150),
             "clip": StageConfig(steps=700, batch_size=128, learning_rate=1e-3, weight_decay=0.05, checkpoint_every=150),
-            "voice": StageConfig(steps=2900, batch_size=24, learning_rate=1e-3, checkpoint_every=200),
-            "alignment": StageConfig(steps=1000, batch_size=256, learning_rate=1e-3, checkpoint_every=250),
+            "voice": StageConfig(steps=8400, batch_size=24, learning_rate=1e-3, checkpoint_every=200),
+            "alignment": StageConfig(steps=1500, batch_size=256, learning_rate=1e-3, checkpoint_every=250),
             "diffusion": StageConfig(
-                steps=13_300,
+                steps=18_800,
                 batch_size=64,
                 learning_rate=1e-3,
                 micro_batches=2,  # what two processes of one core each do: docs/training.md
