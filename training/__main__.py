@@ -57,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.dry_run:
             from training.estimate import describe
 
-            print(describe(resolve(config, start), arguments.preset, start, arguments.stages))
+            print(
+                describe(resolve(config, start, arguments.stages or STAGES), arguments.preset, start, arguments.stages)
+            )
         else:
             run(config, arguments.preset, arguments.out, stages=arguments.stages, start=start, resume=arguments.resume)
     except (ClipFaceFusionError, TrainingDivergedError, ValueError) as error:

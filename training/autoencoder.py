@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
+from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from torch import Tensor, nn
 
 Network: TypeAlias = AutoencoderTiny | AutoencoderKL | VQModel
@@ -20,14 +21,18 @@ NETWORKS: Mapping[str, type[Network]] = {
 
 
 def build_network(settings: Mapping[str, Any]) -> AutoencoderTiny:
-    """`settings`: latent_channels, block_out_channels (all equal, one per resolution), num_blocks per resolution from the picture down."""
+    """`settings`: latent_channels, block_out_channels (all equal, one per resolution), num_blocks per resolution from the picture down.
+
+    `num_decoder_blocks` says where the decoder has others: without a block at a resolution it cannot draw an edge there, only blend.
+    """
     channels, blocks = tuple(settings["block_out_channels"]), tuple(settings["num_blocks"])
+    decoder_blocks = tuple(settings.get("num_decoder_blocks", blocks))
     return AutoencoderTiny(
         latent_channels=settings["latent_channels"],
         encoder_block_out_channels=channels,
         decoder_block_out_channels=channels,
         num_encoder_blocks=blocks,
-        num_decoder_blocks=blocks[::-1],
+        num_decoder_blocks=decoder_blocks[::-1],
     )
 
 
@@ -56,6 +61,25 @@ class Autoencoder(nn.Module):
         self.register_buffer("mean", mean.float().view(1, -1, 1, 1).expand(shape).contiguous())
         self.register_buffer("std", std.float().view(1, -1, 1, 1).expand(shape).contiguous())
 
+    def deepen(self, settings: Mapping[str, Any]) -> None:
+        """Give the decoder the blocks that `settings` of `build_network` name. What it has keeps its weights; new blocks are untrained.
+
+        The encoder stays, and so do the latents and their statistics. Raises ValueError if more than the decoder's blocks would change.
+        """
+        network = build_network(settings)
+        try:
+            network.encoder.load_state_dict(self.network.encoder.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                f"only the blocks of the decoder can change, and {dict(settings)} has another encoder"
+            ) from error
+        for old, new in zip(_resolutions(self.network.decoder), _resolutions(network.decoder), strict=True):
+            for kind in (True, False):
+                before, after = ([layer for layer in layers if _is_block(layer) is kind] for layers in (old, new))
+                for source, target in zip(before, after, strict=False):
+                    target.load_state_dict(source.state_dict())
+        self.network = network.to(self.mean.device)
+
     @property
     def factor(self) -> int:
         """Picture pixels per latent pixel, along one side."""
@@ -83,3 +107,17 @@ class Autoencoder(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents → picture, clamped to [-1, 1]."""
         return self.network.decode(latents * self.std + self.mean).sample.clamp(-1, 1)
+
+
+def _resolutions(decoder: nn.Module) -> list[list[nn.Module]]:
+    """The layers of `AutoencoderTiny`'s decoder by the size that they work at, from latents up."""
+    found: list[list[nn.Module]] = [[]]
+    for layer in decoder.layers:
+        if isinstance(layer, nn.Upsample):
+            found.append([])
+        found[-1].append(layer)
+    return found
+
+
+def _is_block(layer: nn.Module) -> bool:
+    return isinstance(layer, AutoencoderTinyBlock)

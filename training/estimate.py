@@ -198,6 +198,10 @@ def _work(model: ClipFaceFusion, config: TrainConfig, vgg: VGG16 | None, estimat
             (autoencoder.network,),
             lambda n: autoencoder.network.decode(autoencoder.latents(pictures(n, min(CROP, size)))).sample,
         )
+        work["decoder"] = Work(
+            (autoencoder.network.decoder,),
+            lambda n: autoencoder.network.decode(autoencoder.latents(pictures(n, min(CROP, size))).detach()).sample,
+        )
     return work
 
 

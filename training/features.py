@@ -25,6 +25,7 @@ from training.pictures import augmented_crop, resized, to_clip, to_model
 
 BATCH = 64
 VOICE_BATCH = 16
+NOT_ASKED = ("unet.", "conditioner.", "autoencoder.network.decoder.")  # may change, and the features stay
 
 
 class FeatureCache:
@@ -69,10 +70,10 @@ def build(path: Path, model: ClipFaceFusion, cache: DataCache) -> FeatureCache:
 
 
 def _sha256(model: ClipFaceFusion) -> str:
-    """One hash of every network that is frozen here: all but the UNet and the conditioner."""
+    """One hash of every network that makes features."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        if not name.startswith(("unet.", "conditioner.")):
+        if not name.startswith(NOT_ASKED):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

@@ -120,7 +120,12 @@ DEMO = ModelConfig(
     text_encoder=_text(128, 2, 4),
     image_encoder={**_text(96, 3, 4), "image_size": 128, "patch_size": 16},
     audio_encoder=_audio(96, 2, 4, 32),
-    autoencoder={"latent_channels": 12, "block_out_channels": [64, 64, 64, 64], "num_blocks": [0, 0, 2, 4]},
+    autoencoder={
+        "latent_channels": 12,
+        "block_out_channels": [64, 64, 64, 64],
+        "num_blocks": [0, 0, 2, 4],
+        "num_decoder_blocks": [1, 1, 2, 4],
+    },
 )
 # Published sizes: CLIP ViT-B/32, wav2vec2-base, google/ddpm-ema-celebahq-256 with `class_embed_type="identity"`.
 PAPER = ModelConfig(
@@ -214,6 +219,7 @@ PRESETS: Mapping[str, TrainConfig] = {
         losses=LossConfig(max_timestep=990, part=1.0, ramp_steps=2),  # so that six steps meet every term
         stages={
             "autoencoder": MICRO_STAGE,
+            "decoder": replace(MICRO_STAGE, ema_decay=0.9),
             "estimators": MICRO_STAGE,
             "identity": MICRO_STAGE,
             "clip": MICRO_STAGE,
@@ -232,6 +238,9 @@ PRESETS: Mapping[str, TrainConfig] = {
         losses=LossConfig(chain_steps=3, max_timestep=999),
         stages={
             "autoencoder": StageConfig(steps=3500, batch_size=16, learning_rate=1.5e-3, checkpoint_every=500),
+            "decoder": StageConfig(
+                steps=4500, batch_size=16, learning_rate=1e-3, micro_batches=2, ema_decay=0.998, checkpoint_every=250
+            ),
             "estimators": StageConfig(steps=500, batch_size=96, learning_rate=2e-3, checkpoint_every=200),
             "identity": StageConfig(steps=650, batch_size=128, learning_rate=2e-3, checkpoint_every=150),
             "clip": StageConfig(steps=700, batch_size=128, learning_rate=1e-3, weight_decay=0.05, checkpoint_every=150),

@@ -1,6 +1,6 @@
 """The whole training in order: read or draw the data, train each stage, write the checkpoint. Every part resumes by itself.
 
-data → tokenizer → autoencoder → estimators, identity, clip, voice (independent of each other) → features
+data → tokenizer → autoencoder → decoder → estimators, identity, clip, voice (independent of each other) → features
      → alignment → diffusion → consistency → checkpoint
 """
 
@@ -10,7 +10,7 @@ import hashlib
 import json
 import platform
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from training.stages.alignment import AlignmentStage, was_aligned
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.clip import ClipStage
 from training.stages.consistency import ConsistencyStage
+from training.stages.decoder import DecoderStage
 from training.stages.diffusion import DiffusionStage
 from training.stages.estimators import ESTIMATED, EstimatorsStage
 from training.stages.identity import IdentityStage
@@ -45,14 +46,16 @@ from training.stages.voice import VoiceStage
 from training.tokenizer import train_tokenizer
 
 FINAL = "final.safetensors"  # exists only when a stage is finished
-QUALITY_FILE = "quality.json"  # of a finished autoencoder
+QUALITY_FILE = "quality.json"  # of a finished stage of PICTURE_STAGES
 RUN_FILE = "run.json"
-ENCODER_STAGES = ("autoencoder", "estimators", "identity", "clip", "voice")
+PICTURE_STAGES = ("autoencoder", "decoder")  # of latent models alone
+ENCODER_STAGES = (*PICTURE_STAGES, "estimators", "identity", "clip", "voice")
 STAGES = (*ENCODER_STAGES, "alignment", "diffusion", "consistency")
 SHOWN_AUTOENCODED = (
+    "decoder",
     "estimators",
     "identity",
-)  # they judge pictures that come out of the decoder, so they learn from such
+)  # they judge what comes out of the decoder, so they learn from it
 REPLACED = {  # a stage whose networks are all given has nothing left to do
     "estimators": {"age_estimator", "emotion_estimator"},
     "identity": {"identity_encoder"},
@@ -81,8 +84,10 @@ class Start:
     workers: int = 1
 
 
-def resolve(config: TrainConfig, start: Start) -> TrainConfig:
+def resolve(config: TrainConfig, start: Start, stages: Collection[str] = ()) -> TrainConfig:
     """`config` as it will be used: the mixture cut to the data given, the model that of the base, if there is one.
+
+    Where the base's decoder is trained, which is where `stages` has "decoder", it gets the preset's blocks.
 
     Raises BundleError for data that the mixture wants and nobody gave, ValueError for data without a share.
     """
@@ -94,15 +99,29 @@ def resolve(config: TrainConfig, start: Start) -> TrainConfig:
         )
     config = config.sources(start.data.keys() or (WORLD,))
     if start.base is not None:
-        config = replace(config, model=ModelConfig.from_dict(checkpoint.read_settings(start.base)["model"]))
+        model = ModelConfig.from_dict(checkpoint.read_settings(start.base)["model"])
+        config = replace(config, model=_with_decoder_of(config.model, model) if "decoder" in stages else model)
     return config
+
+
+def _with_decoder_of(preset: ModelConfig, model: ModelConfig) -> ModelConfig:
+    """`model` with as many blocks in its decoder as `preset` has, where both have as many resolutions."""
+    ours, its = preset.autoencoder, model.autoencoder
+    if not ours or not its or len(ours["num_blocks"]) != len(its["num_blocks"]):
+        return model
+    blocks = ours.get("num_decoder_blocks", ours["num_blocks"])
+    return (
+        model
+        if blocks == its.get("num_decoder_blocks", its["num_blocks"])
+        else replace(model, autoencoder={**its, "num_decoder_blocks": blocks})
+    )
 
 
 def applicable(config: TrainConfig, start: Start) -> tuple[str, ...]:
     """The stages of a whole training, in order: none for an autoencoder that a pixel model does not have, or for networks given."""
     left_out = {stage for stage, slots in REPLACED.items() if start.published.keys() >= slots}
     if config.model.autoencoder is None:
-        left_out.add("autoencoder")
+        left_out |= set(PICTURE_STAGES)
     return tuple(name for name in STAGES if name not in left_out)
 
 
@@ -112,7 +131,7 @@ def needs(name: str, config: TrainConfig, start: Start) -> tuple[str, ...]:
         return ()
     earlier = tuple(other for other in applicable(config, start) if STAGES.index(other) < STAGES.index(name))
     if name in ENCODER_STAGES:
-        return tuple(other for other in earlier if other == "autoencoder" and name in SHOWN_AUTOENCODED)
+        return tuple(other for other in earlier if other in PICTURE_STAGES and name in SHOWN_AUTOENCODED)
     return earlier
 
 
@@ -132,7 +151,8 @@ def run(
     without `resume`, any run.
     """
     start = start or Start()
-    config = resolve(config, start)
+    finished = {stage for stage in STAGES if (out / stage / FINAL).is_file()}
+    config = resolve(config, start, finished.union(stages or STAGES))
     wanted = applicable(config, start) if stages is None else tuple(stages)
     _check(wanted, config, out, start)
     divided = _splits(start)
@@ -149,6 +169,7 @@ def run(
         model = _model(config, data, out, start).to(processes.device)
     encoders: dict[str, Callable[[], Stage]] = {
         "autoencoder": lambda: AutoencoderStage(model, data),
+        "decoder": lambda: DecoderStage(model, data),
         "estimators": lambda: EstimatorsStage(model, data, to_be_trained(start)),
         "identity": lambda: IdentityStage(model, data),
         "clip": lambda: ClipStage(model, data),
@@ -209,8 +230,8 @@ def _check(wanted: Sequence[str], config: TrainConfig, out: Path, start: Start) 
 def check_stages(wanted: Sequence[str], config: TrainConfig) -> None:
     """Raise BundleError for a stage that the model has nothing for, or the preset no settings."""
     for name in wanted:
-        if name == "autoencoder" and config.model.autoencoder is None:
-            raise BundleError("autoencoder: this preset's model works on pixels and has none; leave the stage out")
+        if name in PICTURE_STAGES and config.model.autoencoder is None:
+            raise BundleError(f"{name}: this preset's model works on pixels and has none; leave the stage out")
         if name not in config.stages:
             raise BundleError(
                 f"{name}: this preset has no settings for it, only for {', '.join(config.stages)}; choose another preset, or leave the stage out"
@@ -333,6 +354,10 @@ def _model(config: TrainConfig, data: DataCache, out: Path, start: Start) -> Cli
     """The networks before any stage of this run."""
     if start.base is not None:
         model = checkpoint.load(start.base)
+        if model.autoencoder is not None and config.model.autoencoder != model.config.autoencoder:
+            assert config.model.autoencoder is not None
+            model.autoencoder.deepen(config.model.autoencoder)
+            model.config = config.model
     else:
         torch.manual_seed(config.seed)
         model = ClipFaceFusion(config.model, _tokenizer(config, data, out / "tokenizer", start))
@@ -376,7 +401,7 @@ def _finish_or_load(
             stage, config.stages[name], out / name, precision=config.precision, seed=config.seed, preview=config.preview
         )
         if processes.is_main:
-            if isinstance(stage, AutoencoderStage):
+            if isinstance(stage, AutoencoderStage | DecoderStage):
                 write_json(out / name / QUALITY_FILE, {"psnr_db": stage.finish()})
             write_tensors(final, stage.module.state_dict())
         processes.wait()
@@ -389,7 +414,7 @@ def _provenance(config: TrainConfig, name: str, out: Path, start: Start, data: D
     """What the checkpoint was trained on, from and with; copied into every bundle."""
     trained = [stage for stage in STAGES if (out / stage / FINAL).is_file()]
     base = None if start.base is None else _provenance_of(start.base)
-    quality = out / "autoencoder" / QUALITY_FILE
+    quality = [out / stage / QUALITY_FILE for stage in PICTURE_STAGES if stage in trained]
     return {
         "preset": name,
         "weights": _licences(start, base),
@@ -402,7 +427,7 @@ def _provenance(config: TrainConfig, name: str, out: Path, start: Start, data: D
         "pictures": len(data),
         "precision": config.precision,
         "stages": {stage: asdict(config.stages[stage]) for stage in trained},
-        "autoencoder_psnr_db": json.loads(quality.read_text())["psnr_db"] if quality.is_file() else None,
+        "autoencoder_psnr_db": json.loads(quality[-1].read_text())["psnr_db"] if quality else None,
         "started_from": None
         if start.base is None
         else {"sha256": checkpoint.checkpoint_sha256(start.base), "provenance": base},

@@ -26,6 +26,7 @@ from training.stages.alignment import AlignmentStage
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.clip import ClipStage
 from training.stages.consistency import ConsistencyStage
+from training.stages.decoder import DecoderStage
 from training.stages.diffusion import DiffusionStage
 from training.stages.estimators import EstimatorsStage
 from training.stages.identity import IdentityStage
@@ -35,6 +36,7 @@ LOSSES = LossConfig(part=1.0, max_timestep=999, ramp_steps=0)
 Make = Callable[[ClipFaceFusion, DataCache, FeatureCache], Stage]
 STAGES: dict[str, Make] = {
     "autoencoder": lambda model, cache, _: AutoencoderStage(model, cache),
+    "decoder": lambda model, cache, _: DecoderStage(model, cache),
     "estimators": lambda model, cache, _: EstimatorsStage(model, cache),
     "identity": lambda model, cache, _: IdentityStage(model, cache),
     "clip": lambda model, cache, _: ClipStage(model, cache),

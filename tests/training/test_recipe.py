@@ -114,21 +114,21 @@ def test_killed_at_any_moment_and_resumed_all_stages_end_with_the_same_bits(fini
 
 def test_a_stage_says_what_it_needs_before_anything_is_done(tmp_path: Path) -> None:
     with pytest.raises(
-        BundleError, match="diffusion needs the finished stages estimators, identity, clip, voice, alignm"
+        BundleError, match="diffusion needs the finished stages decoder, estimators, identity, clip, voice, alignm"
     ):
         recipe.run(MICRO, "micro", tmp_path / "run", stages=["autoencoder", "diffusion"])
     with pytest.raises(
         BundleError, match=r"consistency needs the finished stages .*diffusion; run them first with --stages"
     ):
         recipe.run(MICRO, "micro", tmp_path / "run", stages=["consistency"])
-    with pytest.raises(BundleError, match="estimators needs the finished stages autoencoder;"):
+    with pytest.raises(BundleError, match="estimators needs the finished stages autoencoder, decoder;"):
         recipe.run(MICRO, "micro", tmp_path / "run", stages=["estimators", "clip"])
     assert not (tmp_path / "run").exists()
 
 
 def test_stages_run_one_by_one_give_what_the_whole_recipe_gives(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "data", tmp_path / "data")
-    for stages in (["autoencoder", "clip"], ["voice", "estimators"]):
+    for stages in (["autoencoder", "clip"], ["decoder"], ["voice", "estimators"]):
         recipe.run(WITHOUT_PICTURES, "micro", tmp_path, stages=stages)
     for stage in ("clip", "voice", "estimators"):
         assert same_weights(finished / stage / "final.safetensors", tmp_path / stage / "final.safetensors")
@@ -189,13 +189,35 @@ def test_photos_framed_otherwise_are_another_run(finished: Path, tmp_path: Path)
 def test_a_stage_that_the_model_or_the_preset_does_not_have_is_refused_in_a_dry_run_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["--preset", "paper", "--data", "world", "--stages", "autoencoder"]
-    for rest in (["--dry-run"], ["--out", str(tmp_path / "run")]):
-        assert main([*command, *rest]) == 1
-        assert "works on pixels" in capsys.readouterr().err
+    for stage in recipe.PICTURE_STAGES:
+        command = ["--preset", "paper", "--data", "world", "--stages", stage]
+        for rest in (["--dry-run"], ["--out", str(tmp_path / "run")]):
+            assert main([*command, *rest]) == 1
+            assert f"{stage}: this preset's model works on pixels" in capsys.readouterr().err
     with pytest.raises(BundleError, match="no settings for it"):
         recipe.check_stages(["autoencoder"], dataclasses.replace(PRESETS["paper"], model=MICRO.model))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_bases_decoder_gets_the_presets_blocks_only_where_it_is_trained(finished: Path, tmp_path: Path) -> None:
+    deeper = dataclasses.replace(
+        WITHOUT_PICTURES,
+        model=dataclasses.replace(
+            MICRO.model, autoencoder={**MICRO.model.autoencoder, "num_decoder_blocks": [2, 1, 1]}
+        ),
+    )
+    start = Start(base=finished / "checkpoint")
+    assert recipe.resolve(deeper, start, ["diffusion"]).model == recipe.resolve(WITHOUT_PICTURES, start).model
+    for out in ("data", "features.safetensors"):
+        (shutil.copytree if (finished / out).is_dir() else shutil.copy)(finished / out, tmp_path / out)
+    recipe.run(deeper, "micro", tmp_path, stages=["decoder"], start=start)
+    recipe.run(deeper, "micro", tmp_path, stages=["diffusion"], start=start)  # goes on with the deeper decoder
+    before, after = (load(folder / "checkpoint") for folder in (finished, tmp_path))
+    assert before.autoencoder is not None and after.autoencoder is not None
+    assert list(after.autoencoder.network.config.num_decoder_blocks) == [1, 1, 2]
+    assert len(after.autoencoder.network.decoder.layers) == len(before.autoencoder.network.decoder.layers) + 1
+    image = torch.rand(1, 3, 32, 32)
+    assert torch.equal(before.autoencoder.encode(image), after.autoencoder.encode(image))
 
 
 def test_features_of_other_encoders_are_not_reused(finished: Path, tmp_path: Path) -> None:
