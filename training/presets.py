@@ -239,7 +239,7 @@ PRESETS: Mapping[str, TrainConfig] = {
         stages={
             "autoencoder": StageConfig(steps=3500, batch_size=16, learning_rate=1.5e-3, checkpoint_every=500),
             "decoder": StageConfig(
-                steps=4500, batch_size=16, learning_rate=1e-3, micro_batches=2, ema_decay=0.998, checkpoint_every=250
+                steps=5000, batch_size=16, learning_rate=1e-3, micro_batches=2, ema_decay=0.998, checkpoint_every=250
             ),
             "estimators": StageConfig(steps=500, batch_size=96, learning_rate=2e-3, checkpoint_every=200),
             "identity": StageConfig(steps=650, batch_size=128, learning_rate=2e-3, checkpoint_every=150),

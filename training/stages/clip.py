@@ -6,6 +6,8 @@ caption or the same picture twice, as it often does where captions are composed 
 
 Contrast alone is slow to find what this product turns on, so one linear head, shared by both towers and thrown away afterwards,
 also asks every feature for emotion, age and sex. Words that say nothing about one of them learn its average; a label that is not known is not asked for.
+With the synthetic world in the data, a second such head asks which phrases for hair, beard, glasses, skin, eyes and background are true of the picture: at what
+these add to the contrast alone, a text's feature hardly tells them apart (docs/log.md).
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runtime.emotions import EMOTIONS
-from training.data.cache import DataCache
+from training.data.cache import WORLD, DataCache
+from training.data.synthetic.looks import looks
+from training.data.synthetic.world import World
 from training.labels import Labels, UnlabelledError
 from training.model import ClipFaceFusion
 from training.pictures import resized, save_grid, to_clip, to_model
 
 MAX_LOGIT_SCALE = 100.0
+LOOKS_WEIGHT = 0.2  # a guess's error, summed over all phrases, is about 24 nats
 MIDDLE_AGE_YEARS, AGE_SCALE_YEARS = 45.0, 20.0
 
 
@@ -46,6 +51,9 @@ class ClipStage:
         self.module = nn.ModuleDict(
             {"text": model.text_encoder, "image": model.image_encoder, "attributes": attributes}
         )
+        self.looks = world_looks(cache) if WORLD in cache.sources else None
+        if self.looks is not None:
+            self.module["looks"] = nn.Linear(model.config.features, self.looks.shape[1])
         self.module.register_parameter("logit_scale", nn.Parameter(torch.tensor(np.log(10.0), dtype=torch.float32)))
 
     def loss(self, rng: np.random.Generator, batch_size: int) -> Mapping[str, Tensor]:
@@ -59,12 +67,19 @@ class ClipStage:
         fits = (rows[:, None] == rows) | (wording[:, None] == wording)
         contrast = contrastive_loss(logits, torch.from_numpy(fits).to(logits.device))
         from_text, from_image = self._attributes(text_features, rows), self._attributes(image_features, rows)
-        return {
+        losses = {
             "loss": contrast + from_text + from_image,
             "contrast": contrast,
             "attributes_text": from_text,
             "attributes_image": from_image,
         }
+        if self.looks is not None:
+            true = Labels.of(self.looks[rows], logits.device)
+            for name, features in (("looks_text", text_features), ("looks_image", image_features)):
+                error = self._looks_error(features, true)
+                losses["loss"] = losses["loss"] + LOOKS_WEIGHT * true.mean(error)
+                losses[name] = true.measured(error)
+        return losses
 
     @torch.no_grad()
     def preview(self, path: Path) -> None:
@@ -91,6 +106,11 @@ class ClipStage:
         sex_error = F.binary_cross_entropy_with_logits(predicted[:, -1], sex.values.float(), reduction="none")
         return emotion.mean(emotion_error) + age.mean(age_error) + sex.mean(sex_error)
 
+    def _looks_error(self, features: Tensor, true: Labels) -> Tensor:
+        """(B,) which phrases are true of the picture, from features (B, D): cross entropies in nats, summed over the phrases."""
+        predicted = self.module["looks"](features).float()
+        return F.binary_cross_entropy_with_logits(predicted, true.values, reduction="none").sum(dim=1)
+
     def _text(self, texts: list[str]) -> Tensor:
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
         return self.module["text"](**tokens.to(self._device())).text_embeds.float()
@@ -112,3 +132,20 @@ def contrastive_loss(logits: Tensor, fits: Tensor) -> Tensor:
     by_text = F.cross_entropy(logits, fits / fits.sum(1, keepdim=True))
     by_picture = F.cross_entropy(logits.T, (fits / fits.sum(0)).T)
     return (by_text + by_picture) / 2
+
+
+def world_looks(cache: DataCache) -> np.ndarray:
+    """(N, phrases) float32: which of all phrases of `looks` are true of each picture of the world, NaN on every other source's."""
+    world, ours = World(cache.seed), np.flatnonzero(cache.source == cache.sources.index(WORLD))
+    places = zip(cache.person[ours], ours - cache.first_picture[ours], strict=True)
+    said = [_said(world, int(i), int(j)) for i, j in places]
+    phrases = sorted(set().union(*said))
+    true = np.full((len(cache), len(phrases)), np.nan, np.float32)
+    true[ours] = [[phrase in of_picture for phrase in phrases] for of_picture in said]
+    return true
+
+
+def _said(world: World, i: int, j: int) -> set[tuple[str, str]]:
+    """(topic, phrase) pairs."""
+    found = looks(world.person(i), world.shot(i, j))
+    return {(topic, phrase) for topic, phrases in found.items() for phrase in phrases}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor
 
 from training.data.cache import DataCache
+from training.data.synthetic.looks import looks
+from training.data.synthetic.world import World
 from training.labels import UnlabelledError
 from training.model import ClipFaceFusion
 from training.stages import clip
-from training.stages.clip import ClipStage, contrastive_loss
+from training.stages.clip import ClipStage, contrastive_loss, world_looks
 
 MakeCache = Callable[..., DataCache]
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.3, 1.0, -2.0], [-0.5, 0.0, 1.5]])
@@ -90,3 +93,41 @@ def test_pictures_without_a_caption_are_not_drawn(
     monkeypatch.setattr(stage, "_pictures", lambda rows: seen.extend(rows) or ClipStage._pictures(stage, rows))
     stage.loss(np.random.default_rng(0), 20)
     assert set(seen) == {1, 3}
+
+
+def test_the_looks_of_the_world_are_asked_of_words_and_pictures(model: ClipFaceFusion, make_cache: MakeCache) -> None:
+    photos, world = make_cache([0, 1, 1]), make_cache([0, 0, 1, 2], "world")
+    photos.captions = [["a face"]] * 3
+    assert "looks" not in ClipStage(model, photos).module
+    mixed = DataCache(*(Path(c.images.filename).parent for c in (photos, world)))
+    for cache in (world, mixed):
+        cache.captions = [["a face"]] * len(cache)
+        losses = ClipStage(model, cache).loss(np.random.default_rng(0), 8)
+        told = losses["contrast"] + losses["attributes_text"] + losses["attributes_image"]
+        asked = clip.LOOKS_WEIGHT * (losses["looks_text"] + losses["looks_image"])
+        assert losses["loss"].item() == pytest.approx((told + asked).item(), rel=1e-5) and asked > 1
+
+
+@pytest.mark.parametrize("tower", ["text", "image"])
+def test_either_tower_learns_from_the_looks(model: ClipFaceFusion, make_cache: MakeCache, tower: str) -> None:
+    """By the looks alone: with one picture in the batch there is nothing to contrast, and no other label is known."""
+    cache = make_cache([0], "world")
+    cache.captions = [["a face"]]
+    stage = ClipStage(model, cache)
+    stage.loss(np.random.default_rng(0), 1)["loss"].backward()
+    assert sum(weight.grad.abs().sum() for weight in stage.module[tower].parameters() if weight.grad is not None) > 0
+
+
+def test_which_phrases_are_true_of_which_picture(make_cache: MakeCache) -> None:
+    photos, world = make_cache([0, 1, 1]), make_cache([0, 0, 1, 2], "world")
+    true = world_looks(DataCache(*(Path(c.images.filename).parent for c in (photos, world))))
+    phrases = sorted({pair for i, j in ((0, 0), (0, 1), (1, 0), (2, 0)) for pair in said(i, j)})
+    assert np.isnan(true[4:]).all(), "the world's rows come first"
+    for row, place in enumerate(((0, 0), (0, 1), (1, 0), (2, 0))):
+        assert {phrases[n] for n in np.flatnonzero(true[row])} == said(*place)
+
+
+def said(i: int, j: int) -> set[tuple[str, str]]:
+    world = World(42)
+    found = looks(world.person(i), world.shot(i, j))
+    return {(topic, phrase) for topic, phrases in found.items() for phrase in phrases}
