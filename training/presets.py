@@ -244,7 +244,9 @@ PRESETS: Mapping[str, TrainConfig] = {
             ),
             "estimators": StageConfig(steps=500, batch_size=96, learning_rate=2e-3, checkpoint_every=200),
             "identity": StageConfig(steps=1750, batch_size=128, learning_rate=2e-3, checkpoint_every=150),
-            "clip": StageConfig(steps=3200, batch_size=128, learning_rate=1e-3, weight_decay=0.05, checkpoint_every=150),
+            "clip": StageConfig(
+                steps=3200, batch_size=128, learning_rate=1e-3, weight_decay=0.05, checkpoint_every=150
+            ),
             "voice": StageConfig(steps=8400, batch_size=24, learning_rate=1e-3, checkpoint_every=200),
             "alignment": StageConfig(steps=1500, batch_size=256, learning_rate=1e-3, checkpoint_every=250),
             "diffusion": StageConfig(
