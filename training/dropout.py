@@ -1,7 +1,8 @@
 """Which modalities a training sample gets to see (the paper is silent; the rates are ours).
 
-A tenth sees nothing (the unconditional branch of guidance), three tenths exactly one modality of those it has, the rest each of
-them with probability 0.6. So every subset occurs, the single ones often.
+A tenth sees nothing (the unconditional branch of guidance), four tenths exactly one modality of those it has, the rest each of them
+with probability 0.6. So every subset occurs, the single ones often, and words most often: they have the most to tell, and beside a
+photo of the person little of it is news.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-MODALITIES = ("text", "audio", "reference", "age", "emotion")
-NOTHING, ONE, KEEP = 0.1, 0.3, 0.6
+# What it is when it is the only one: of a sample that lacks some, in proportion among the others.
+ONLY = {"text": 0.4, "audio": 0.2, "reference": 0.2, "age": 0.1, "emotion": 0.1}
+MODALITIES = tuple(ONLY)
+NOTHING, ONE, KEEP = 0.1, 0.4, 0.6
 
 
 def sample_modalities(
@@ -23,8 +26,9 @@ def sample_modalities(
         can = np.stack([available[name] for name in MODALITIES], axis=1)
     kind = rng.random(count)
     given = rng.random((count, len(MODALITIES))) < KEEP
-    lot = np.where(can, rng.random((count, len(MODALITIES))), -1)
-    only = np.arange(len(MODALITIES)) == lot.argmax(1)[:, None]
+    # The first of exponential waiting times comes from each in proportion to its rate.
+    wait = np.where(can, rng.exponential(1 / np.array([*ONLY.values()]), (count, len(MODALITIES))), np.inf)
+    only = np.arange(len(MODALITIES)) == wait.argmin(1)[:, None]
     given = np.where((kind < NOTHING + ONE)[:, None], only, given) & can
     given[kind < NOTHING] = False
     return dict(zip(MODALITIES, given.T, strict=True))
