@@ -35,13 +35,15 @@ class Batch:
     """Everything about B targets. `rows` and `reference` index the caches and stay on the CPU; the rest is on the model's device.
 
     `rows` (B,) int64 target pictures · `clean` (B, C, H, W) float32, what the UNet denoises · `inputs` the `fusion` engine's
-    inputs by name in spec order, zero where absent · `reference` (B,) int64 the reference picture, given or not (see `present`) ·
+    inputs by name in spec order, zero where absent · `wording` (B,) int64 which of the target's captions its words are, given or not ·
+    `reference` (B,) int64 the reference picture, given or not (see `present`) ·
     `has_other` (B,) bool: it is another picture than the target.
     """
 
     rows: Tensor
     clean: Tensor
     inputs: dict[str, Tensor]
+    wording: Tensor
     reference: Tensor
     has_other: Tensor
 
@@ -130,6 +132,7 @@ class Examples:
             rows=torch.from_numpy(rows),
             clean=self.clean(rows).to(device),
             inputs={name: inputs[name].to(device) for name in self.names},
+            wording=torch.from_numpy(wording),
             reference=torch.from_numpy(reference),
             has_other=torch.from_numpy(has_other).to(device),
         )

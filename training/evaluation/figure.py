@@ -54,6 +54,11 @@ METRICS: Mapping[str, Metric] = {
     "trait_r2": Metric(PERSON, "higher", "R² of what makes a face (the world's twenty traits), mean over traits"),
     "s_dir": Metric(WORDS, "higher", "cosine of change in picture and change in words, from the reference", OWN),
     "clip_score": Metric(WORDS, "higher", "100 max(cosine of picture and words, 0)", OWN),
+    "looks": Metric(
+        WORDS,
+        "higher",
+        "share of the words for sex, hair, beard, glasses, skin, eyes and background found in the picture",
+    ),
     "text_image_cosine": Metric(WORDS, "higher", "cosine of picture and words", OWN),
     "age_mae": Metric(AGE, "lower", "mean error of age, years"),
     "age_rmse": Metric(AGE, "lower", "root mean squared error of age, years"),

@@ -1,6 +1,6 @@
-"""How the judges learn: what a picture looks like without any label, and age, emotion and identity from labels.
+"""How the judges learn: what a picture looks like without any label; age, emotion and identity from labels; looks from words.
 
-Two stages for `training.loop`. Letters: B batch, S picture size, D features.
+Three stages for `training.loop`. Letters: B batch, S picture size, D features.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from training.angular_margin import AngularMargin, pair_loss
 from training.data.cache import WORLD, DataCache
+from training.data.looks import Looks
 from training.evaluation.panel import TRAIT_SCALE, Panel
 from training.labels import Labels
 from training.pictures import augmented_crop, save_grid, to_model
@@ -124,6 +125,39 @@ class LabelsStage:
         probe, gallery = (to_model(self.cache.images[rows]).to(_device(self.module)) for rows in (people[:8], other))
         nearest = (self.panel.identity(probe) @ self.panel.identity(gallery).T).argmax(1)
         save_grid(torch.cat([probe, gallery[nearest]]).cpu(), len(probe), path)
+
+
+class LooksStage:
+    """Which phrases for looks are true of a picture: cross entropies in nats, summed over the phrases, on the synthetic world."""
+
+    name = "looks"
+
+    def __init__(self, panel: Panel, cache: DataCache, truth: Looks) -> None:
+        """`panel.config.looks` are the phrases of `truth`. Raises ValueError for other ones."""
+        if panel.looks is None or panel.config.looks != truth.phrases:
+            raise ValueError(f"the judges look for {len(panel.config.looks)} phrases, the data knows other ones")
+        self.module: nn.Module = panel.looks
+        self.cache, self.true = cache, truth.true
+
+    def loss(self, rng: np.random.Generator, batch_size: int) -> Mapping[str, Tensor]:
+        """See class."""
+        rows = self.cache.draw(rng, batch_size)
+        image = worn(to_model(self.cache.images[rows]).to(_device(self.module)), rng)
+        true = Labels.of(self.true[rows], image.device)
+        logits = self.module(image.to(memory_format=torch.channels_last)).float()
+        errors = F.binary_cross_entropy_with_logits(logits, true.values, reduction="none").sum(1)
+        held = (true.values * (logits > 0)).sum(1) / true.values.sum(1).clamp(min=1)
+        return {"loss": true.mean(errors), "found": true.measured(held)}
+
+    @torch.no_grad()
+    def preview(self, path: Path) -> None:
+        """A row for each of eight phrases: the pictures of 256 in which the judge is surest of it."""
+        rows = np.linspace(0, len(self.cache) - 1, min(256, len(self.cache))).astype(int)
+        image = to_model(self.cache.images[rows]).to(_device(self.module))
+        logits = self.module(image)
+        phrases = np.linspace(0, logits.shape[1] - 1, 8).astype(int)
+        surest = logits[:, phrases].topk(min(8, len(rows)), dim=0).indices.T
+        save_grid(image[surest.flatten()].cpu(), surest.shape[1], path)
 
 
 def view(image: Tensor, rng: np.random.Generator) -> Tensor:

@@ -23,11 +23,12 @@ from safetensors.torch import load_file
 from runtime.errors import BundleError, ClipFaceFusionError
 from training.config import StageConfig
 from training.data.cache import WORLD, CacheKey, DataCache, build
+from training.data.looks import with_sex, world_looks
 from training.data.synthetic.traits import TRAITS
 from training.durable import write_tensors
-from training.evaluation import age, distribution, emotion, identity, traits
+from training.evaluation import age, distribution, emotion, identity, looks, traits
 from training.evaluation.impostors import match_impostors
-from training.evaluation.judge_stages import LabelsStage, LookStage
+from training.evaluation.judge_stages import LabelsStage, LooksStage, LookStage
 from training.evaluation.making import halves
 from training.evaluation.panel import CARD_FILE, Panel, PanelConfig, Reading, round_weights, save
 from training.evaluation.scene import blur
@@ -38,7 +39,7 @@ from training.stages.identity import person_traits
 PERSON = 1 + len(TRAITS)  # sex, and what makes a face
 WORLD_SEED = 7919  # of the people they learn from; the next one's are those they are measured on
 EXAMPLE = """example:
-  python -m training judges --out bundles/judges                      # about twelve minutes on two quiet cores
+  python -m training judges --out bundles/judges                      # about fifteen minutes on two quiet cores
   python -m training judges --size mini --out /tmp/judges             # seconds; judges nothing worth believing
   python -m training judges --data judges/train --held-out judges/test --out judges/mine     # for photographs: people of yours
 """
@@ -65,6 +66,7 @@ SIZES: Mapping[str, Schooling] = {
         stages={
             "look": StageConfig(steps=400, batch_size=128, learning_rate=2e-3, checkpoint_every=100),
             "labels": StageConfig(steps=1300, batch_size=96, learning_rate=2e-3, checkpoint_every=200),
+            "looks": StageConfig(steps=1000, batch_size=96, learning_rate=2e-3, checkpoint_every=200),
         },
     ),
     "mini": Schooling(
@@ -75,6 +77,7 @@ SIZES: Mapping[str, Schooling] = {
         stages={
             "look": StageConfig(steps=4, batch_size=8, learning_rate=1e-3, warmup_steps=1, checkpoint_every=2),
             "labels": StageConfig(steps=4, batch_size=8, learning_rate=1e-3, warmup_steps=1, checkpoint_every=2),
+            "looks": StageConfig(steps=4, batch_size=8, learning_rate=1e-3, warmup_steps=1, checkpoint_every=2),
         },
     ),
 }
@@ -93,8 +96,12 @@ def make_judges(
     """
     cache, others, trained_on, held_out = _people(schooling, work, processes, data)
     torch.manual_seed(schooling.seed)
-    panel = Panel(schooling.panel if WORLD in cache.sources else replace(schooling.panel, traits=0))
-    stages: tuple[Stage, ...] = (LookStage(panel, cache), LabelsStage(panel, cache))
+    truth = with_sex(world_looks(cache), cache) if WORLD in cache.sources else None
+    taught = {"traits": 0} if truth is None else {"looks": truth.phrases}
+    panel = Panel(replace(schooling.panel, **taught))
+    stages: list[Stage] = [LookStage(panel, cache), LabelsStage(panel, cache)]
+    if truth is not None:
+        stages.append(LooksStage(panel, cache, truth))
     for stage in stages:
         final = work / stage.name / "final.safetensors"
         if final.is_file():
@@ -167,6 +174,13 @@ def measured(panel: Panel, cache: DataCache) -> dict[str, dict[str, float]]:
             figures |= emotion.value_figures(cache.valence_arousal[felt], reading.valence_arousal[felt])
         if panel.config.traits and WORLD in cache.sources:
             figures["trait_r2"] = traits.explained(person_traits(cache), reading.traits)
+        if panel.config.looks and WORLD in cache.sources:
+            known = with_sex(world_looks(cache), cache)
+            columns = [known.phrases.index(phrase) for phrase in panel.config.looks if phrase in known.phrases]
+            judged = [panel.config.looks.index(known.phrases[column]) for column in columns]
+            figures["looks_recall"], figures["looks_precision"] = looks.recall_and_precision(
+                known.true[:, columns], reading.looks[:, judged]
+            )
         if is_other.any():
             figures |= _person_figures(cache, reading, np.flatnonzero(is_other), other[is_other])
         found[name] = {metric: round(value, 4) for metric, value in figures.items()}

@@ -75,12 +75,13 @@ class MeasureSettings:
 
 @dataclass(frozen=True)
 class Asked:
-    """One condition's requests. `rows` (N,) targets · `reference` (N,) · `has_other` (N,) the reference is another picture than the
+    """One condition's requests. `rows` (N,) targets · `wording` (N,) which of a target's captions its words are · `reference` (N,) · `has_other` (N,) the reference is another picture than the
     target · `inputs` of the fusion engine · `told` maps each of `runtime.spec.SOURCES` to (N,) bool; `age_text` and `emotion_text`
     there mean that the prompt says it, though its phrase was not given."""
 
     condition: str
     rows: np.ndarray
+    wording: np.ndarray
     reference: np.ndarray
     has_other: np.ndarray
     inputs: Mapping[str, Tensor]
@@ -217,7 +218,13 @@ def _ask(examples: Examples, rows: np.ndarray, condition: str, rng: np.random.Ge
         inputs[f"{phrase}_features"] = torch.zeros_like(inputs[f"{phrase}_features"])
         inputs["present"][:, SOURCES.index(phrase)] = 0
     return Asked(
-        condition, rows, batch.reference.cpu().numpy(), batch.has_other.cpu().numpy().astype(bool), inputs, told
+        condition,
+        rows,
+        batch.wording.numpy(),
+        batch.reference.cpu().numpy(),
+        batch.has_other.cpu().numpy().astype(bool),
+        inputs,
+        told,
     )
 
 
@@ -242,7 +249,14 @@ def _only(batch: Batch, kept: np.ndarray) -> Batch:
     mask = torch.from_numpy(kept)
     there = mask.to(batch.clean.device)
     inputs = {name: tensor[there] for name, tensor in batch.inputs.items()}
-    return Batch(batch.rows[mask], batch.clean[there], inputs, batch.reference[mask], batch.has_other[there])
+    return Batch(
+        batch.rows[mask],
+        batch.clean[there],
+        inputs,
+        batch.wording[mask],
+        batch.reference[mask],
+        batch.has_other[there],
+    )
 
 
 def _bytes(image: Tensor) -> np.ndarray:

@@ -15,6 +15,7 @@ from training.data.cache import DataCache
 from training.evaluation import rating
 from training.evaluation.diversity import rate_spread
 from training.evaluation.figure import Figure, metric_of
+from training.evaluation.looks import rate_looks
 from training.evaluation.lpips import LPIPS
 from training.evaluation.making import ALL, CHANGED, Made, MeasureSettings, make, plan
 from training.evaluation.panel import Panel, Reading
@@ -122,6 +123,8 @@ def _rate(scene: Scene, made: list[Made], l_cm: str) -> tuple[SeedEvidence, Rati
             rated |= rate_person(scene, part, reading)
         if condition in (ALL, "text"):
             rated |= rating.rate_words(scene, part)
+        if condition == "text":
+            rated |= rate_looks(scene, part, reading)
         if condition in (ALL, "text", "audio", "age"):
             rated |= rating.rate_age(scene, part, reading)
         if condition in (ALL, "text", "audio", "emotion"):

@@ -1,4 +1,4 @@
-"""The judges: four small networks that read pictures for the evaluation and never guided a training.
+"""The judges: five small networks that read pictures for the evaluation and never guided a training.
 
 What guides a training cannot judge it: a generator learns to please the estimator in its loss. So these have other widths, another
 seed and were trained on other people, on blurred pictures too. On disk: `judges.safetensors`, and `judges.json` with its hash,
@@ -38,16 +38,18 @@ _CHUNK = 64
 @dataclass(frozen=True)
 class PanelConfig:
     """Architecture. `image_size` is what the judges look at, whatever the size of the pictures; `look` the width of `fid` and `kid`;
-    `traits` how many numbers of a person the identity judge's vector is read for."""
+    `traits` how many numbers of a person the identity judge's vector is read for; `looks` the (topic, phrase) pairs that a judge looks for."""
 
     image_size: int = 128
     channels: tuple[int, ...] = (24, 56, 80)
     features: int = 160
     look: int = 96
     traits: int = 0  # of the synthetic world's people: sex and what makes a face; 0 for judges of photographs
+    looks: tuple[tuple[str, str], ...] = ()  # of the synthetic world's pictures; none for judges of photographs
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
+        object.__setattr__(self, "looks", tuple((topic, phrase) for topic, phrase in self.looks))
         if not 8 <= self.look <= 128:
             raise ValueError(f"look is {self.look} wide, allowed 8..128: a thousand pictures cannot fill more")
 
@@ -55,7 +57,8 @@ class PanelConfig:
 @dataclass(frozen=True)
 class Reading:
     """What the judges see in N pictures: `look` (N, D) for `fid` and `kid`, `age` (N,) years, `emotion` (N,) place in EMOTIONS,
-    `valence_arousal` (N, 2), `identity` (N, D) unit length, `traits` (N, `PanelConfig.traits`) as `person_traits` numbers them."""
+    `valence_arousal` (N, 2), `identity` (N, D) unit length, `traits` (N, `PanelConfig.traits`) as `person_traits` numbers them, `looks`
+    (N, `PanelConfig.looks`) how probably each phrase is true of the picture."""
 
     look: np.ndarray
     age: np.ndarray
@@ -63,6 +66,7 @@ class Reading:
     valence_arousal: np.ndarray
     identity: np.ndarray
     traits: np.ndarray
+    looks: np.ndarray
 
     def __len__(self) -> int:
         return len(self.age)
@@ -106,7 +110,7 @@ def octaves(image: Tensor) -> Tensor:
 
 
 class Panel(nn.Module):
-    """The four networks; `card` is what `judges.json` says of them.
+    """The five networks; `card` is what `judges.json` says of them.
 
     With a `face_pack` (ArcFace of a pack that the user has) people are judged by it instead of by our identity network, which knows
     synthetic faces only. A picture in which it finds no face is like nobody: its vector is zero.
@@ -122,6 +126,13 @@ class Panel(nn.Module):
         self.emotion = EmotionEstimator(config.channels, config.features)
         self.identity = IdentityEncoder(config.channels, config.features)
         self.traits = nn.Linear(config.features, config.traits) if config.traits else None
+        self.looks = (
+            nn.Sequential(
+                FaceTrunk(config.channels, config.features), nn.SiLU(), nn.Linear(config.features, len(config.looks))
+            )
+            if config.looks
+            else None
+        )
 
     @torch.no_grad()
     def read(self, pictures: np.ndarray) -> Reading:
@@ -145,7 +156,8 @@ class Panel(nn.Module):
         labels, values = self.emotion(image)
         vectors = self.identity(image)
         traits = vectors.new_zeros(len(vectors), 0) if self.traits is None else self.traits(TRAIT_SCALE * vectors)
-        return self.look(image), self.age(image)[:, 0], labels.argmax(1), values, vectors, traits
+        looks = vectors.new_zeros(len(vectors), 0) if self.looks is None else self.looks(image).sigmoid()
+        return self.look(image), self.age(image)[:, 0], labels.argmax(1), values, vectors, traits, looks
 
 
 def save(panel: Panel, folder: Path, card: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from training.data.cache import WORLD, DataCache
+from training.data.looks import Looks, with_sex, world_looks
 from training.evaluation.lpips import LPIPS
 from training.evaluation.making import autoencoded, halves
 from training.evaluation.panel import Panel, Reading
@@ -89,6 +90,11 @@ class Scene:
         if WORLD not in self.cache.sources:
             return None
         return reading.traits if reading.traits.shape[1] else self._trait_reader.read(reading.identity)
+
+    @cached_property
+    def looks(self) -> Looks:
+        """Which words for looks are true of the world's pictures."""
+        return with_sex(world_looks(self.cache), self.cache)
 
     @cached_property
     def _trait_reader(self) -> TraitReader:

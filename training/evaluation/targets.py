@@ -110,6 +110,7 @@ TARGETS = (
     Target("age from a number: slope", "higher", 0.95, plain("age_slope.age")),
     Target("emotion from a label, over real renders", "higher", 0.95, share_of("emotion_clear.emotion", "real")),
     Target("emotion from words alone, over real renders", "higher", 0.90, share_of("emotion_clear.text", "real")),
+    Target("words for looks, found in the picture", "higher", None, plain("looks.text")),
     Target(
         "emotion from a voice alone, over what a probe hears", "higher", 0.85, share_of("emotion_clear.audio", "probe")
     ),
@@ -140,6 +141,14 @@ def table(figures: Figures, skipped: Mapping[str, str]) -> list[str]:
         met = {True: "**yes**", False: "no", None: ""}[target.met(level)]
         numbers = " | ".join(_number(value) for value in (level.reached, level.real, level.floor))
         lines.append(f"| {target.name} | {wanted} | {numbers} | {met} | {level.told} |")
+    topics = {key.partition(" ")[2]: figure for key, figure in figures.items() if key.startswith("looks.text ")}
+    if topics:
+        lines += ["", f"| words for | {' | '.join(topics)} |", f"|---|{'---|' * len(topics)}"]
+        lines.append(f"| found (prompts) | {' | '.join(f'{_number(f.value)} ({f.count})' for f in topics.values())} |")
+        lines += [
+            f"| {of} | {' | '.join(_number(f.beside[name]) for f in topics.values())} |"
+            for name, of in (("real", "in real renders"), ("chance", "in another prompt's picture"))
+        ]
     decades = {key.partition(" ")[2]: figure for key, figure in figures.items() if key.startswith("age_mae.age ")}
     if decades:
         lines += ["", f"| age MAE, years | {' | '.join(decades)} |", f"|---|{'---|' * len(decades)}"]

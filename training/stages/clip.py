@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from runtime.emotions import EMOTIONS
 from training.data.cache import WORLD, DataCache
-from training.data.synthetic.looks import looks
-from training.data.synthetic.world import World
+from training.data.looks import world_looks
 from training.labels import Labels, UnlabelledError
 from training.model import ClipFaceFusion
 from training.pictures import resized, save_grid, to_clip, to_model
@@ -51,7 +50,7 @@ class ClipStage:
         self.module = nn.ModuleDict(
             {"text": model.text_encoder, "image": model.image_encoder, "attributes": attributes}
         )
-        self.looks = world_looks(cache) if WORLD in cache.sources else None
+        self.looks = world_looks(cache).true if WORLD in cache.sources else None
         if self.looks is not None:
             self.module["looks"] = nn.Linear(model.config.features, self.looks.shape[1])
         self.module.register_parameter("logit_scale", nn.Parameter(torch.tensor(np.log(10.0), dtype=torch.float32)))
@@ -132,20 +131,3 @@ def contrastive_loss(logits: Tensor, fits: Tensor) -> Tensor:
     by_text = F.cross_entropy(logits, fits / fits.sum(1, keepdim=True))
     by_picture = F.cross_entropy(logits.T, (fits / fits.sum(0)).T)
     return (by_text + by_picture) / 2
-
-
-def world_looks(cache: DataCache) -> np.ndarray:
-    """(N, phrases) float32: which of all phrases of `looks` are true of each picture of the world, NaN on every other source's."""
-    world, ours = World(cache.seed), np.flatnonzero(cache.source == cache.sources.index(WORLD))
-    places = zip(cache.person[ours], ours - cache.first_picture[ours], strict=True)
-    said = [_said(world, int(i), int(j)) for i, j in places]
-    phrases = sorted(set().union(*said))
-    true = np.full((len(cache), len(phrases)), np.nan, np.float32)
-    true[ours] = [[phrase in of_picture for phrase in phrases] for of_picture in said]
-    return true
-
-
-def _said(world: World, i: int, j: int) -> set[tuple[str, str]]:
-    """(topic, phrase) pairs."""
-    found = looks(world.person(i), world.shot(i, j))
-    return {(topic, phrase) for topic, phrases in found.items() for phrase in phrases}

@@ -12,6 +12,8 @@ import torch
 from runtime.emotions import EMOTIONS
 from runtime.errors import BundleError
 from training.config import StageConfig
+from training.data.cache import DataCache
+from training.data.looks import with_sex, world_looks
 from training.data.synthetic.world import World
 from training.evaluation import distribution
 from training.evaluation import judges as schooling
@@ -19,7 +21,7 @@ from training.evaluation.age import age_figures
 from training.evaluation.command import JUDGES
 from training.evaluation.emotion import accuracy
 from training.evaluation.identity import auc
-from training.evaluation.judge_stages import LabelsStage, LookStage, blurred, view, worn
+from training.evaluation.judge_stages import LabelsStage, LooksStage, LookStage, blurred, view, worn
 from training.evaluation.judges import SIZES, WORLD_SEED, main, measured
 from training.evaluation.panel import Panel, PanelConfig, load, octaves, round_weights
 from training.evaluation.scene import blur
@@ -40,7 +42,9 @@ def test_the_card_says_how_they_were_made_and_how_right_they_are(trained):
     card = json.loads((trained / "out" / "judges.json").read_text())
     assert card["trained_on"]["seed"] == WORLD_SEED != card["held_out"]["seed"]
     assert set(card["measured"]) == {"clean", "blurred"}
-    assert {"age_mae", "emotion_accuracy", "id_auc", "trait_r2", "fid"} <= set(card["measured"]["clean"])
+    assert {"age_mae", "emotion_accuracy", "id_auc", "trait_r2", "fid", "looks_recall", "looks_precision"} <= set(
+        card["measured"]["clean"]
+    )
 
 
 def test_their_people_are_in_no_preset_s_world(trained):
@@ -56,8 +60,6 @@ def test_they_are_built_unlike_what_guides_a_training(preset):
 
 
 def test_what_was_measured_is_what_is_read_back(trained):
-    from training.data.cache import DataCache
-
     card = json.loads((trained / "out" / "judges.json").read_text())
     assert measured(load(trained / "out"), DataCache(trained / "work" / "others")) == card["measured"]
 
@@ -181,7 +183,12 @@ def test_a_blur_keeps_the_mean_and_is_a_gaussian_s_width():
     assert (soft.sum(0) * place**2).sum().sqrt() == pytest.approx(2.0, rel=0.03)
 
 
-@pytest.mark.parametrize("kind", [LookStage, LabelsStage])
+def looks_stage(panel: Panel, cache: DataCache) -> LooksStage:
+    truth = with_sex(world_looks(cache), cache)
+    return LooksStage(Panel(dataclasses.replace(panel.config, looks=truth.phrases)), cache, truth)
+
+
+@pytest.mark.parametrize("kind", [LookStage, LabelsStage, looks_stage])
 def test_a_stage_of_the_judges_learns(kind, held_out, tmp_path):
     torch.manual_seed(0)
     panel = Panel(SIZES["mini"].panel)
@@ -198,6 +205,12 @@ def test_a_stage_of_the_judges_learns(kind, held_out, tmp_path):
     train(stage, settings, tmp_path, precision="fp32", seed=0)
     assert (tmp_path / "preview.png").stat().st_size > 0
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+
+
+def test_judges_that_look_for_other_phrases_are_refused(held_out):
+    panel = Panel(dataclasses.replace(SIZES["mini"].panel, looks=(("hair", "green hair"),)))
+    with pytest.raises(ValueError, match="look for 1 phrases"):
+        LooksStage(panel, held_out, with_sex(world_looks(held_out), held_out))
 
 
 def test_rounded_weights_are_float16_numbers():

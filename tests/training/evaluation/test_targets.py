@@ -62,6 +62,17 @@ def test_the_table_says_what_is_met_what_is_not_and_what_is_missing():
     assert found[named("slope").name]["met"] is False and found[named("AUC").name] is None
 
 
+def test_words_for_looks_are_told_by_topic():
+    hair = Figure((0.75,), "higher", 40, {"real": 0.95, "chance": 0.2})
+    lines = table({"looks.text": hair, "looks.text hair": hair}, {})
+    assert any("words for looks" in line and "| as it is | 0.75 | 0.95 | 0.2 |" in line for line in lines)
+    assert lines[lines.index("| words for | hair |") + 2 :][:3] == [
+        "| found (prompts) | 0.75 (40) |",
+        "| in real renders | 0.95 |",
+        "| in another prompt's picture | 0.2 |",
+    ]
+
+
 def test_every_target_reads_a_metric_that_there_is():
     class Noted(dict):
         def __missing__(self, key):
