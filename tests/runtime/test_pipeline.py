@@ -92,9 +92,8 @@ def test_an_empty_batch_is_an_empty_list(pipeline):
 
 
 def test_one_bad_request_fails_the_batch_and_cancels_the_rest(pipeline, monkeypatch):
-    _slow_down(
-        pipeline, monkeypatch, 0.01
-    )  # else a thousand steps of so small a network may end before the bad one is read
+    # Else a thousand steps of so small a network may end before the bad one is read.
+    _slow_down(pipeline, monkeypatch, 0.01)
     good = GenerateRequest(age=1, seed=1, num_inference_steps=1000)
     with pytest.raises(RequestError, match="reference: cannot decode"):
         pipeline.batch([good, good, GenerateRequest(reference=b"no picture")])

@@ -11,10 +11,8 @@ from training.data.synthetic.looks import looks
 from training.data.synthetic.world import World
 
 SEX = "sex"
-SEXES = (
-    ("woman", "lady", "girl"),
-    ("man", "gentleman", "guy", "boy"),
-)  # by the label of `DataCache.sex`; the first stands for all
+# By the label of `DataCache.sex`; the first word stands for all.
+SEXES = (("woman", "lady", "girl"), ("man", "gentleman", "guy", "boy"))
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from training.stages.identity import person_traits
 PERSON = 1 + len(TRAITS)  # sex, and what makes a face
 WORLD_SEED = 7919  # of the people they learn from; the next one's are those they are measured on
 EXAMPLE = """example:
-  python -m training judges --out bundles/judges                      # about fifteen minutes on two quiet cores
+  python -m training judges --out bundles/judges                      # under half an hour on two cores
   python -m training judges --size mini --out /tmp/judges             # seconds; judges nothing worth believing
   python -m training judges --data judges/train --held-out judges/test --out judges/mine     # for photographs: people of yours
 """

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from training.data.cache import DataCache
+from training.data.looks import world_looks
+from training.data.synthetic.looks import looks
+from training.data.synthetic.world import World
 from training.labels import UnlabelledError
 from training.model import ClipFaceFusion
 from training.stages import clip
@@ -114,3 +117,18 @@ def test_either_tower_learns_from_the_looks(model: ClipFaceFusion, make_cache: M
     stage = ClipStage(model, cache)
     stage.loss(np.random.default_rng(0), 1)["loss"].backward()
     assert sum(weight.grad.abs().sum() for weight in stage.module[tower].parameters() if weight.grad is not None) > 0
+
+
+def test_which_phrases_are_true_of_which_picture(make_cache: MakeCache) -> None:
+    photos, world = make_cache([0, 1, 1]), make_cache([0, 0, 1, 2], "world")
+    true = world_looks(DataCache(*(Path(c.images.filename).parent for c in (photos, world)))).true
+    phrases = sorted({pair for i, j in ((0, 0), (0, 1), (1, 0), (2, 0)) for pair in said(i, j)})
+    assert np.isnan(true[4:]).all(), "the world's rows come first"
+    for row, place in enumerate(((0, 0), (0, 1), (1, 0), (2, 0))):
+        assert {phrases[n] for n in np.flatnonzero(true[row])} == said(*place)
+
+
+def said(i: int, j: int) -> set[tuple[str, str]]:
+    world = World(42)
+    found = looks(world.person(i), world.shot(i, j))
+    return {(topic, phrase) for topic, phrases in found.items() for phrase in phrases}
