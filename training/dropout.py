@@ -1,6 +1,6 @@
 """Which modalities a training sample gets to see (the paper is silent; the rates are ours).
 
-A tenth sees nothing (the unconditional branch of guidance), four tenths exactly one modality of those it has, the rest each of them
+A tenth sees nothing (the unconditional branch of guidance), half exactly one modality of those it has, the rest each of them
 with probability 0.6. So every subset occurs, the single ones often, and words most often: they have the most to tell, and beside a
 photo of the person little of it is news.
 """
@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 
 # What it is when it is the only one: of a sample that lacks some, in proportion among the others.
-ONLY = {"text": 0.4, "audio": 0.2, "reference": 0.2, "age": 0.1, "emotion": 0.1}
+ONLY = {"text": 0.36, "audio": 0.22, "reference": 0.18, "age": 0.1, "emotion": 0.14}
 MODALITIES = tuple(ONLY)
-NOTHING, ONE, KEEP = 0.1, 0.4, 0.6
+NOTHING, ONE, KEEP = 0.1, 0.5, 0.6
 
 
 def sample_modalities(

@@ -82,11 +82,13 @@ class Examples:
         """Target pictures `rows` with the modalities `given` (each (B,) bool), as far as the data has them; default: drawn."""
         cache, features, count = self.cache, self.features, len(rows)
         available = {name: has[rows] for name, has in self.available.items()}
-        drawn = sample_modalities(rng, count, available)
+        if given is None:
+            told = sample_modalities(rng, count, available)
+        else:  # draws nothing: what a caller asks for must not depend on training's rates
+            told = {name: given[name] & has for name, has in available.items()}
         reference, has_other = cache.another(rows, rng)
         # A photo that is the target itself shows too much; but where the caller chooses, it is shown.
         shows_image = (given is not None) | has_other | (rng.random(count) >= SINGLE_PHOTO_DROP)
-        told = drawn if given is None else {name: given[name] & has for name, has in available.items()}
         parsed = told["text"] & ((given is not None) | (rng.random(count) < PARSED))
 
         wording = (rng.random(count) * self.wordings[rows]).astype(int)

@@ -22,10 +22,11 @@ def sample_images(
     num_inference_steps: int,
     guidance_scale: float,
     solver: str = DDIM,
+    guidance_interval: tuple[int, int] | None = None,
 ) -> Tensor:
     """Faces (B, 3, S, S) in [-1, 1] for the rows of `cond` (the entries in spec order); row n is drawn with seed + n.
 
-    `solver` is one of `runtime.solvers.SOLVERS`. Raises ValueError for steps that it cannot take.
+    `solver` is one of `runtime.solvers.SOLVERS`; guidance acts from the first to the second timestep of `guidance_interval`, or at all. Raises ValueError for steps that it cannot take.
     """
     names = list(model.spec().cond)
 
@@ -40,7 +41,9 @@ def sample_images(
     conditions = {name: entry.float().cpu().numpy() for name, entry in zip(names, cond, strict=True)}
     sample = np.stack([gaussian(seed + n, INITIAL_NOISE, model.spec().sample_shape) for n in range(len(cond[0]))])
     walk = SOLVERS[solver](model.schedule, num_inference_steps, sample.shape)  # elementwise, so a batch is one sample
+    low, high = guidance_interval or (0, model.schedule.num_train_timesteps)
     for step_index, timestep in enumerate(walk.timesteps):
-        walk.step(step_index, sample, guided(sample, np.full(len(sample), timestep, np.int64), conditions))
+        predict = guided if low <= timestep <= high else denoise
+        walk.step(step_index, sample, predict(sample, np.full(len(sample), timestep, np.int64), conditions))
     latents = torch.from_numpy(sample).to(device)
     return latents.clamp(-1, 1) if model.autoencoder is None else model.decode(latents)

@@ -57,6 +57,15 @@ def test_the_same_generator_gives_the_same_batch(examples: Examples) -> None:
     assert all(torch.equal(first.inputs[name], second.inputs[name]) for name in first.inputs)
 
 
+def test_what_a_caller_asks_for_does_not_depend_on_the_rates_of_training(
+    examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.examples.sample_modalities", lambda *_: pytest.fail("drew modalities"))
+    given = {name: np.ones(3, bool) for name in MODALITIES}
+    batch = examples.describe(np.array([0, 1, 2]), np.random.default_rng(3), given)
+    assert present(batch, "text").all()
+
+
 def test_what_a_network_reads_is_on_its_device_and_what_indexes_a_cache_is_not(examples: Examples) -> None:
     examples.model.conditioner.to("meta")  # the only other device that every machine has
     batch = examples.draw(np.random.default_rng(0), 3)

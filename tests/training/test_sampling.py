@@ -47,6 +47,15 @@ def test_ddim_is_the_plain_loop_bit_by_bit(model):
     assert torch.equal(sample_images(model, entries, 5, 4, 2.0), expected)
 
 
+def test_guidance_acts_at_the_timesteps_of_its_interval_alone(model):
+    entries = cond(model)
+    everywhere, nowhere = sample_images(model, entries, 5, 4, 2.0), sample_images(model, entries, 5, 4, 1.0)
+    assert torch.equal(sample_images(model, entries, 5, 4, 2.0, guidance_interval=(0, 999)), everywhere)
+    assert torch.equal(sample_images(model, entries, 5, 4, 2.0, guidance_interval=(1, 2)), nowhere)
+    part = sample_images(model, entries, 5, 4, 2.0, guidance_interval=(0, 600))
+    assert not torch.equal(part, everywhere) and not torch.equal(part, nowhere)
+
+
 def test_every_solver_of_the_runtime_makes_pictures_of_its_own_and_rows_do_not_mix(model):
     entries = cond(model)
     pictures = {name: sample_images(model, entries, 5, 4, 2.0, name) for name in SOLVERS}

@@ -22,6 +22,14 @@ class Looks:
     phrases: tuple[tuple[str, str], ...]
     true: np.ndarray
 
+    def among(self, phrases: tuple[tuple[str, str], ...]) -> Looks:
+        """What is true of `phrases`, in their order; NaN for those that nothing is known of."""
+        true = np.full((len(self.true), len(phrases)), np.nan, np.float32)
+        for place, phrase in enumerate(phrases):
+            if phrase in self.phrases:
+                true[:, place] = self.true[:, self.phrases.index(phrase)]
+        return Looks(phrases, true)
+
 
 def world_looks(cache: DataCache) -> Looks:
     """All phrases of `training.data.synthetic.looks` that hold of any picture of the world; other sources' pictures are unknown."""
@@ -34,8 +42,9 @@ def world_looks(cache: DataCache) -> Looks:
     return Looks(phrases, true)
 
 
-def with_sex(known: Looks, cache: DataCache) -> Looks:
-    """`known`, and the sex, which is a word for looks to whoever reads a prompt."""
+def prompted_looks(cache: DataCache) -> Looks:
+    """`world_looks`, and the sex, which is a word for looks to whoever reads a prompt."""
+    known = world_looks(cache)
     sexes = np.stack([np.where(cache.sex < 0, np.nan, cache.sex == label) for label in range(len(SEXES))], axis=1)
     phrases = tuple((SEX, words[0]) for words in SEXES)
     return Looks((*known.phrases, *phrases), np.hstack([known.true, sexes.astype(np.float32)]))

@@ -130,6 +130,13 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--guidance", type=float, help="guidance scale (default: the checkpoint's)")
     parser.add_argument(
+        "--guidance-interval",
+        type=int,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="timesteps between which guidance acts (default: at all)",
+    )
+    parser.add_argument(
         "--spread", type=int, default=SPREAD, help="pictures of one prompt, for variety; 0: none (default: %(default)s)"
     )
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS), metavar="CONDITION")
@@ -160,6 +167,7 @@ def main(argv: list[str]) -> int:
             tuple(arguments.conditions),
             solver=arguments.solver,
             spread=arguments.spread,
+            guidance_interval=tuple(arguments.guidance_interval) if arguments.guidance_interval else None,
         )
         run(
             arguments.checkpoint,

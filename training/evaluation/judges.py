@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from runtime.errors import BundleError, ClipFaceFusionError
 from training.config import StageConfig
 from training.data.cache import WORLD, CacheKey, DataCache, build
-from training.data.looks import with_sex, world_looks
+from training.data.looks import prompted_looks
 from training.data.synthetic.traits import TRAITS
 from training.durable import write_tensors
 from training.evaluation import age, distribution, emotion, identity, looks, traits
@@ -96,7 +96,7 @@ def make_judges(
     """
     cache, others, trained_on, held_out = _people(schooling, work, processes, data)
     torch.manual_seed(schooling.seed)
-    truth = with_sex(world_looks(cache), cache) if WORLD in cache.sources else None
+    truth = prompted_looks(cache) if WORLD in cache.sources else None
     taught = {"traits": 0} if truth is None else {"looks": truth.phrases}
     panel = Panel(replace(schooling.panel, **taught))
     stages: list[Stage] = [LookStage(panel, cache), LabelsStage(panel, cache)]
@@ -175,12 +175,8 @@ def measured(panel: Panel, cache: DataCache) -> dict[str, dict[str, float]]:
         if panel.config.traits and WORLD in cache.sources:
             figures["trait_r2"] = traits.explained(person_traits(cache), reading.traits)
         if panel.config.looks and WORLD in cache.sources:
-            known = with_sex(world_looks(cache), cache)
-            columns = [known.phrases.index(phrase) for phrase in panel.config.looks if phrase in known.phrases]
-            judged = [panel.config.looks.index(known.phrases[column]) for column in columns]
-            figures["looks_recall"], figures["looks_precision"] = looks.recall_and_precision(
-                known.true[:, columns], reading.looks[:, judged]
-            )
+            true = prompted_looks(cache).among(panel.config.looks).true
+            figures["looks_recall"], figures["looks_precision"] = looks.recall_and_precision(true, reading.looks)
         if is_other.any():
             figures |= _person_figures(cache, reading, np.flatnonzero(is_other), other[is_other])
         found[name] = {metric: round(value, 4) for metric, value in figures.items()}

@@ -32,18 +32,16 @@ def said(texts: Sequence[str], looks: Looks) -> np.ndarray:
 
 def rate_looks(scene: Scene, made: Made, reading: Reading) -> Ratings:
     """`looks`, and for each topic by itself. "real" is the target picture, "chance" the picture made for the request before."""
-    asked, judged = made.asked, scene.judges.config.looks
+    asked, phrases = made.asked, scene.judges.config.looks
     key = key_of("looks", asked.condition)
-    if WORLD not in scene.cache.sources or not judged:
+    if WORLD not in scene.cache.sources or not phrases:
         return {key: Skip("only of synthetic pictures is known what is true of them, and only judges of those read it")}
-    known = scene.looks
     texts = [scene.cache.captions[row][wording] for row, wording in zip(asked.rows, asked.wording, strict=True)]
-    asked_for = said(texts, Looks(known.phrases, known.true[asked.rows])) & asked.told["text"][:, None]
-    columns = [place for place, phrase in enumerate(known.phrases) if phrase in judged]
-    places = [judged.index(known.phrases[column]) for column in columns]
-    asked_for, topics = asked_for[:, columns], np.array([known.phrases[column][0] for column in columns])
+    true = scene.looks.among(phrases).true[asked.rows]
+    asked_for = said(texts, Looks(phrases, true)) & asked.told["text"][:, None]
+    topics = np.array([topic for topic, _ in phrases])
     seen = {"made": reading.looks, "real": scene.readings.of(asked.rows).looks, "chance": np.roll(reading.looks, 1, 0)}
-    found = {name: looks[:, places] >= FOUND for name, looks in seen.items()}
+    found = {name: looks >= FOUND for name, looks in seen.items()}
     ratings: Ratings = {}
     for name, mine in {
         key: topics != "",
@@ -68,7 +66,7 @@ def recall_and_precision(true: np.ndarray, judged: np.ndarray) -> tuple[float, f
 
 def _pattern(topic: str, phrase: str) -> str:
     if topic == SEX:
-        return rf"\b({'|'.join(next(words for words in SEXES if words[0] == phrase))})\b"
+        return rf"\b({'|'.join(next((words for words in SEXES if words[0] == phrase), (phrase,)))})\b"
     if topic == "background":  # its colours are words of hair and eyes as well
         return rf"\b{phrase} (background|wall)\b|\bbehind: {phrase}\b|background is {phrase}\b"
     return rf"\b{re.escape(phrase)}\b"

@@ -41,7 +41,7 @@ BATCH = 32
 class MeasureSettings:
     """`count` pictures per seed, dealt evenly to the `conditions`; `never` names modalities that the model was trained without.
 
-    `guidance_scale` None takes the checkpoint's own; `solver` is one of `runtime.solvers.SOLVERS`; `spread` pictures are made of one
+    `guidance_scale` None takes the checkpoint's own; `guidance_interval` are the lowest and the highest timestep at which it acts; `solver` is one of `runtime.solvers.SOLVERS`; `spread` pictures are made of one
     prompt, 0 for none.
     """
 
@@ -53,6 +53,17 @@ class MeasureSettings:
     never: tuple[str, ...] = ()
     solver: str = DDIM
     spread: int = 0
+    guidance_interval: tuple[int, int] | None = None
+
+    @property
+    def guidance(self) -> str:
+        """How strong, in words."""
+        scale = "the checkpoint's" if self.guidance_scale is None else f"{self.guidance_scale:g}"
+        return (
+            scale
+            if self.guidance_interval is None
+            else "{} at timesteps {} to {}".format(scale, *self.guidance_interval)
+        )
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
@@ -71,6 +82,9 @@ class MeasureSettings:
             )
         if not 1 <= self.steps <= 1000:
             raise ValueError(f"steps {self.steps} must be in 1..1000")
+        low, high = self.guidance_interval or (0, 0)
+        if not 0 <= low <= high <= 999:
+            raise ValueError(f"guidance interval {low} {high} must be two timesteps of 0..999, the lower one first")
 
 
 @dataclass(frozen=True)
@@ -179,7 +193,8 @@ def paint(
     parts = []
     for start in range(0, len(inputs["present"]), BATCH):
         cond = model.fuse(*(tensor[start : start + BATCH] for tensor in inputs.values()))
-        parts.append(_bytes(sample_images(model, cond, first_noise + start, settings.steps, scale, settings.solver)))
+        noise, how = first_noise + start, (settings.solver, settings.guidance_interval)
+        parts.append(_bytes(sample_images(model, cond, noise, settings.steps, scale, *how)))
     return np.concatenate(parts)
 
 

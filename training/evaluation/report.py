@@ -54,12 +54,11 @@ def document(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
 def markdown(evaluation: Evaluation, subject: Subject, plots: Mapping[str, str]) -> str:
     """Tables by group, then what was skipped and why, the judges' own accuracy, and the plots."""
     settings = subject.settings
-    scale = "the checkpoint's" if settings.guidance_scale is None else f"{settings.guidance_scale:g}"
     lines = [
         "# Evaluation",
         "",
         f"Checkpoint `{subject.checkpoint['sha256'][:12]}`, judges `{subject.judges['sha256'][:12]}`, {subject.data['what']}.",
-        f"Seeds {', '.join(map(str, settings.seeds))}; {settings.steps} steps of {settings.solver}; guidance {scale}. Figures are mean ± sample",
+        f"Seeds {', '.join(map(str, settings.seeds))}; {settings.steps} steps of {settings.solver}; guidance {settings.guidance}. Figures are mean ± sample",
         "standard deviation over the seeds. A condition other than *everything* was given that one modality alone. Words are read",
         'without a parser. `id_sim` is a cosine and `fid` a Fréchet distance; the article uses "FID" for both.',
         "",
@@ -85,11 +84,10 @@ def markdown(evaluation: Evaluation, subject: Subject, plots: Mapping[str, str])
 def _targets(evaluation: Evaluation, subject: Subject) -> list[str]:
     """The table of targets and what it was made with."""
     settings = subject.settings
-    scale = "the checkpoint's" if settings.guidance_scale is None else f"{settings.guidance_scale:g}"
     return [
         f"Checkpoint `{subject.checkpoint['sha256'][:12]}`, judges `{subject.judges['sha256'][:12]}`, {subject.data['what']};",
         f"{settings.count} pictures per seed, seeds {', '.join(map(str, settings.seeds))}, {settings.steps} steps of {settings.solver},",
-        f"guidance {scale}.",
+        f"guidance {settings.guidance}.",
         "",
         *targets.table(evaluation.figures, evaluation.skipped),
     ]

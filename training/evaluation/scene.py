@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from training.data.cache import WORLD, DataCache
-from training.data.looks import Looks, with_sex, world_looks
+from training.data.looks import Looks, prompted_looks
 from training.evaluation.lpips import LPIPS
 from training.evaluation.making import autoencoded, halves
 from training.evaluation.panel import Panel, Reading
@@ -94,7 +94,7 @@ class Scene:
     @cached_property
     def looks(self) -> Looks:
         """Which words for looks are true of the world's pictures."""
-        return with_sex(world_looks(self.cache), self.cache)
+        return prompted_looks(self.cache)
 
     @cached_property
     def _trait_reader(self) -> TraitReader:

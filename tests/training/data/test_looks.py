@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training.data.cache import CacheKey, DataCache, build
-from training.data.looks import SEX, Looks, with_sex, world_looks
+from training.data.looks import SEX, Looks, prompted_looks, world_looks
 from training.data.synthetic.looks import looks
 from training.data.synthetic.world import World
 
@@ -46,8 +46,16 @@ def test_other_sources_pictures_are_unknown(cache: DataCache, monkeypatch: pytes
 def test_the_sex_is_one_of_two_or_unknown(cache: DataCache, monkeypatch: pytest.MonkeyPatch) -> None:
     known = world_looks(cache)
     monkeypatch.setattr(cache, "sex", np.array([0, 1, -1, 0, 0, 1]))
-    whole = with_sex(known, cache)
+    whole = prompted_looks(cache)
     assert whole.phrases == (*known.phrases, (SEX, "woman"), (SEX, "man"))
     assert np.array_equal(whole.true[:, :-2], known.true, equal_nan=True)
     unknown = [np.nan, np.nan]
     assert np.array_equal(whole.true[:, -2:], [[1, 0], [0, 1], unknown, [1, 0], [1, 0], [0, 1]], equal_nan=True)
+
+
+def test_phrases_are_picked_by_name_and_unknown_ones_are_not_known() -> None:
+    known = Looks((("hair", "red hair"), ("glasses", "glasses")), np.array([[1, 0], [0, np.nan]], np.float32))
+    picked = known.among((("glasses", "glasses"), ("hair", "a wig"), ("hair", "red hair")))
+    assert picked.phrases[1] == ("hair", "a wig")
+    nobody = np.nan
+    assert np.array_equal(picked.true, np.float32([[0, nobody, 1], [nobody, nobody, 0]]), equal_nan=True)

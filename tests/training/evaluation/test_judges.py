@@ -13,7 +13,7 @@ from runtime.emotions import EMOTIONS
 from runtime.errors import BundleError
 from training.config import StageConfig
 from training.data.cache import DataCache
-from training.data.looks import with_sex, world_looks
+from training.data.looks import prompted_looks
 from training.data.synthetic.world import World
 from training.evaluation import distribution
 from training.evaluation import judges as schooling
@@ -184,7 +184,7 @@ def test_a_blur_keeps_the_mean_and_is_a_gaussian_s_width():
 
 
 def looks_stage(panel: Panel, cache: DataCache) -> LooksStage:
-    truth = with_sex(world_looks(cache), cache)
+    truth = prompted_looks(cache)
     return LooksStage(Panel(dataclasses.replace(panel.config, looks=truth.phrases)), cache, truth)
 
 
@@ -210,7 +210,7 @@ def test_a_stage_of_the_judges_learns(kind, held_out, tmp_path):
 def test_judges_that_look_for_other_phrases_are_refused(held_out):
     panel = Panel(dataclasses.replace(SIZES["mini"].panel, looks=(("hair", "green hair"),)))
     with pytest.raises(ValueError, match="look for 1 phrases"):
-        LooksStage(panel, held_out, with_sex(world_looks(held_out), held_out))
+        LooksStage(panel, held_out, prompted_looks(held_out))
 
 
 def test_rounded_weights_are_float16_numbers():

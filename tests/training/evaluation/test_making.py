@@ -124,13 +124,24 @@ def test_the_guidance_scale_changes_the_latents(examples, asked, monkeypatch):
     monkeypatch.setattr(
         making,
         "sample_images",
-        lambda model, cond, seed, steps, scale, solver: (
-            seen.append((scale, solver)) or cond[0].new_zeros(len(cond[0]), 3, 32, 32)
+        lambda model, cond, seed, steps, scale, solver, interval: (
+            seen.append((scale, solver, interval)) or cond[0].new_zeros(len(cond[0]), 3, 32, 32)
         ),
     )
     make(examples, [asked["age"]], SETTINGS, 42)
-    make(examples, [asked["age"]], dataclasses.replace(SETTINGS, guidance_scale=1.5, solver="unipc"), 42)
-    assert seen == [(examples.model.config.guidance_scale, "ddim"), (1.5, "unipc")]
+    make(
+        examples,
+        [asked["age"]],
+        dataclasses.replace(SETTINGS, guidance_scale=1.5, solver="unipc", guidance_interval=(9, 99)),
+        42,
+    )
+    assert seen == [(examples.model.config.guidance_scale, "ddim", None), (1.5, "unipc", (9, 99))]
+
+
+def test_the_report_says_how_guidance_acted():
+    assert SETTINGS.guidance == "the checkpoint's"
+    limited = dataclasses.replace(SETTINGS, guidance_scale=2.5, guidance_interval=(9, 99))
+    assert limited.guidance == "2.5 at timesteps 9 to 99"
 
 
 def test_autoencoded_pictures_went_through_the_models_own_autoencoder(examples, held_out):
@@ -149,6 +160,8 @@ def test_autoencoded_pictures_went_through_the_models_own_autoencoder(examples, 
         ({"never": ("smell",)}, "smell"),
         ({"seeds": (1, 1)}, "none twice"),
         ({"steps": 0}, "steps 0"),
+        ({"guidance_interval": (700, 100)}, "guidance interval 700 100"),
+        ({"guidance_interval": (0, 1000)}, "0..999"),
     ],
 )
 def test_settings_out_of_range_are_named(change, message):
