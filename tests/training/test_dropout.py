@@ -15,17 +15,17 @@ def drawn() -> np.ndarray:
 
 
 def test_a_tenth_sees_nothing() -> None:
-    # 10 % by design, and 0.4^5 = 1 % of the remaining half by chance
-    assert abs((drawn().sum(1) == 0).mean() - (0.1 + 0.5 * 0.4**5)) < 0.01
+    # 10 % by design, and 0.4^5 = 1 % of the remaining four tenths by chance
+    assert abs((drawn().sum(1) == 0).mean() - (0.1 + 0.4 * 0.4**5)) < 0.01
 
 
 def test_exactly_one_is_common_and_words_most() -> None:
     given = drawn()
     single = given[given.sum(1) == 1]
-    by_chance = 0.5 * 0.6 * 0.4**4  # for each of the five
-    assert abs(len(single) / COUNT - (0.4 + 5 * by_chance)) < 0.01
+    by_chance = 0.4 * 0.6 * 0.4**4  # for each of the five
+    assert abs(len(single) / COUNT - (0.5 + 5 * by_chance)) < 0.01
     for name, share in zip(MODALITIES, single.sum(0) / COUNT, strict=True):
-        wanted = {"text": 0.16, "audio": 0.08, "reference": 0.08, "age": 0.04, "emotion": 0.04}[name]
+        wanted = {"text": 0.18, "audio": 0.11, "reference": 0.09, "age": 0.05, "emotion": 0.07}[name]
         assert abs(share - wanted - by_chance) < 0.01
 
 
@@ -38,10 +38,10 @@ def test_what_a_sample_does_not_have_is_never_given_and_the_single_one_is_of_the
     given = sample_modalities(np.random.default_rng(0), COUNT, has)
     assert not any(given[name].any() for name in MODALITIES if name not in ("text", "age"))
     text, age = given["text"], given["age"]
-    # 40 % one of the two by design, words four times as often as an age; and 0.6 · 0.4 of the remaining half by chance, each
-    for only, share in ((text & ~age, 0.8), (age & ~text, 0.2)):
-        assert abs(only.mean() - (0.4 * share + 0.5 * 0.6 * 0.4)) < 0.01
-    assert abs((~text & ~age).mean() - (0.1 + 0.5 * 0.4**2)) < 0.01
+    # Half one of the two by design, words 36 times for 10 times an age; and 0.6 · 0.4 of the remaining four tenths by chance, each
+    for only, share in ((text & ~age, 36 / 46), (age & ~text, 10 / 46)):
+        assert abs(only.mean() - (0.5 * share + 0.4 * 0.6 * 0.4)) < 0.01
+    assert abs((~text & ~age).mean() - (0.1 + 0.4 * 0.4**2)) < 0.01
 
 
 def test_a_sample_that_has_nothing_sees_nothing() -> None:

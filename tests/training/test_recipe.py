@@ -307,7 +307,7 @@ def test_the_full_size_command_of_the_manual_runs_on_a_small_pixel_model(tmp_pat
         unet={**MICRO_PIXEL.unet, "sample_size": 64, "block_out_channels": [8, 16]},
     )
     # Every row is judged, so that two steps of few samples meet every term.
-    fewer = ["consistency.batch_size=8", "consistency.micro_batches=8"]
+    fewer = ["consistency.batch_size=16", "consistency.micro_batches=16"]
     config = dataclasses.replace(PRESETS["paper"].with_settings([*command[1:], *fewer]), model=model)
     recipe.run(config, "paper", tmp_path, start=Start(data={"world": None}))
     for stage in recipe.applicable(config, Start()):

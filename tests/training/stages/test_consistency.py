@@ -55,7 +55,7 @@ def test_three_steps_through_every_loss_are_finite_and_change_the_weights(
     optimizer = torch.optim.AdamW([p for p in stage.module.parameters() if p.requires_grad], lr=1e-3)
     stage.module.train()
     for step in range(3):
-        terms = stage.loss(np.random.default_rng(step), 12)
+        terms = stage.loss(np.random.default_rng(step), 24)
         optimizer.zero_grad()
         terms["loss"].backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in stage.module.parameters())
