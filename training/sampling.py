@@ -26,7 +26,8 @@ def sample_images(
 ) -> Tensor:
     """Faces (B, 3, S, S) in [-1, 1] for the rows of `cond` (the entries in spec order); row n is drawn with seed + n.
 
-    `solver` is one of `runtime.solvers.SOLVERS`; guidance acts from the first to the second timestep of `guidance_interval`, or at all. Raises ValueError for steps that it cannot take.
+    `solver` is one of `runtime.solvers.SOLVERS`; guidance acts from the first to the second timestep of `guidance_interval`, or at all.
+    Raises ValueError for steps that it cannot take.
     """
     names = list(model.spec().cond)
 

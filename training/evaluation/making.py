@@ -41,8 +41,8 @@ BATCH = 32
 class MeasureSettings:
     """`count` pictures per seed, dealt evenly to the `conditions`; `never` names modalities that the model was trained without.
 
-    `guidance_scale` None takes the checkpoint's own; `guidance_interval` are the lowest and the highest timestep at which it acts; `solver` is one of `runtime.solvers.SOLVERS`; `spread` pictures are made of one
-    prompt, 0 for none.
+    `guidance_scale` None takes the checkpoint's own; `guidance_interval` are the lowest and the highest timestep at which it acts,
+    None: at all; `solver` is one of `runtime.solvers.SOLVERS`; `spread` pictures are made of one prompt, 0 for none.
     """
 
     count: int = 1000
@@ -59,11 +59,10 @@ class MeasureSettings:
     def guidance(self) -> str:
         """How strong, in words."""
         scale = "the checkpoint's" if self.guidance_scale is None else f"{self.guidance_scale:g}"
-        return (
-            scale
-            if self.guidance_interval is None
-            else "{} at timesteps {} to {}".format(scale, *self.guidance_interval)
-        )
+        if self.guidance_interval is None:
+            return scale
+        low, high = self.guidance_interval
+        return f"{scale} at timesteps {low} to {high}"
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
