@@ -32,6 +32,8 @@ KEPT = (
     "seed",
     "num_inference_steps",
     "guidance_scale",
+    "guidance_interval",
+    "sampler",
     "engine",
     "conditions",
     EDIT,

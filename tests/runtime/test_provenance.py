@@ -19,6 +19,8 @@ SAMPLED = {
     "seed": 7,
     "num_inference_steps": 50,
     "guidance_scale": 3.0,
+    "guidance_interval": [100, 700],
+    "sampler": "unipc",
     "bundle": 'demo "quoted" <&> ünï',
     "bundle_sha256": "ab" * 32,
     "timings_ms": {"sampling": 1.0},
@@ -44,7 +46,8 @@ def test_a_report_says_what_made_the_picture_when_and_whether_it_is_an_edit():
 @pytest.mark.parametrize("name", ["face.png", "face.webp", "face.jpg", "face.JPEG"])
 def test_every_format_carries_what_is_needed_to_make_the_face_again(tmp_path, name):
     save_image(IMAGE, tmp_path / name, EDIT_REPORT)
-    again = ("seed", "num_inference_steps", "guidance_scale", "bundle", "bundle_sha256", "conditions", "edit")
+    sampling = ("seed", "sampler", "num_inference_steps", "guidance_scale", "guidance_interval")
+    again = (*sampling, "bundle", "bundle_sha256", "conditions", "edit")
     expected = {name: EDIT_REPORT[name] for name in again} | EDIT_REPORT["provenance"]
     assert read_provenance(tmp_path / name) == expected
     assert read_provenance((tmp_path / name).read_bytes()) == expected
