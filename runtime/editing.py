@@ -21,6 +21,7 @@ Inversions are cached by what they depend on, so a strip of edits inverts its ph
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from runtime.sampling import SampleRequest
 
 CACHE_BYTES = 256 * 2**20  # of inverted photos: five hundred of the demo's with all levels, six of 3×256×256 pixels
+KEPT_BYTES = CACHE_BYTES  # of one edit's inversion: more than this would not be cached either
 FEATHER = 1 / 64  # of the picture's side: how far inside a mask's edge an edit reaches its full strength
 
 
@@ -223,7 +225,15 @@ class Editor:
         """Raise RequestError for an edit that cannot be made. Cheap: no network runs."""
         if request.image is None:
             raise RequestError("reference", "missing; an edit changes a photo")
-        EditPlan.of(request.settings, self._bundle.schedule, request.mask is not None)
+        plan = EditPlan.of(request.settings, self._bundle.schedule, request.mask is not None)
+        kept = plan.keep_levels + plan.keep_residuals  # arrays of a sample per step
+        if kept:
+            most = KEPT_BYTES // (4 * math.prod(self._bundle.model.sample_shape) * kept)
+            if len(plan.down) > most:
+                raise RequestError(
+                    "num_inference_steps",
+                    f"got {len(plan.down)}; an edit that keeps its inversion's steps, for a mask or source_correction, takes at most {most} here",
+                )
 
     def edit(self, request: SampleRequest) -> Edit:
         """What there is to run for a checked request. Encodes the photo, unless its inversion is known. Raises EngineError."""

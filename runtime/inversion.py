@@ -155,8 +155,11 @@ class Inversion:
         self._iterations = fixed_point_iterations
         self._iteration = 0  # of the step under way; 0 is eq. 9 itself
         self._reached = self.sample  # where the step under way has landed so far
-        self._levels = [self.sample] if keep_levels else None
-        self._residuals: list[np.ndarray] | None = [] if keep_residuals else None
+        self._levels = np.empty((self.num_steps + 1, *sample.shape), np.float32) if keep_levels else None
+        if self._levels is not None:
+            self._levels[0] = self.sample
+        self._residuals = np.empty((self.num_steps, *sample.shape), np.float32) if keep_residuals else None
+        self._num_residuals = 0
         self._back = steps_back(schedule, self._coefficients.timesteps)
         self._below = self.sample  # the level below `sample`
 
@@ -169,14 +172,12 @@ class Inversion:
         """What was found. Raises ValueError before the end."""
         if self.evaluation() is not None:
             raise ValueError(f"inversion: {self.steps_done} of {self.num_steps} steps done; there is no result yet")
-        levels, residuals = (
-            None if kept is None else _frozen(np.stack(kept)) for kept in (self._levels, self._residuals)
-        )
+        levels, residuals = (None if kept is None else _frozen(kept) for kept in (self._levels, self._residuals))
         return Inverted(self._clean, _frozen(self.sample), levels, residuals)
 
     def evaluation(self) -> Evaluation | None:
         if self.steps_done == self.num_steps:
-            if self._residuals is None or len(self._residuals) == self.num_steps:
+            if self._residuals is None or self._num_residuals == self.num_steps:
                 return None
             return Evaluation(self.sample, int(self._coefficients.timesteps[-1]), self._conds)
         if self._iteration:
@@ -188,7 +189,8 @@ class Inversion:
         if self._residuals is not None and self._iteration == 0 and self.steps_done > 0:
             # The answer at a level and its own timestep: what the way back will be given there under the same condition.
             back = self._back.step(self.num_steps - self.steps_done, self.sample, output)
-            self._residuals.append(self._below - back)
+            self._residuals[self._num_residuals] = self._below - back
+            self._num_residuals += 1
             if self.steps_done == self.num_steps:
                 return
         if self._iteration == 0:
@@ -203,7 +205,7 @@ class Inversion:
         self._below, self.sample, self._iteration = self.sample, self._reached, 0
         self.steps_done += 1
         if self._levels is not None:
-            self._levels.append(self.sample)
+            self._levels[self.steps_done] = self.sample
 
     def route(self) -> Route | None:
         """See `runtime.route.Foreseeable`: eqs 9 and 10 as printed, if nothing is kept or asked again on the way."""

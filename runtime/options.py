@@ -94,4 +94,6 @@ class Options:
 
     def to_json(self) -> str:
         """`to_dict` as JSON; "{}" when nothing was asked for."""
-        return json.dumps(self.to_dict())
+        return json.dumps(
+            self.to_dict(), ensure_ascii=False
+        )  # escaped, a letter of another script takes six characters

@@ -94,11 +94,14 @@ class GenerateRequest:
                 )
             if given and option.not_with is not None and getattr(self, option.not_with) is not None:
                 raise RequestError(f"options.{option.name}", f"given beside {option.not_with}; leave one of them out")
-        if self.preview_every is not None and self.num_inference_steps > MAX_PREVIEWS * self.preview_every:
-            least = -(-self.num_inference_steps // MAX_PREVIEWS)
+        steps = self.num_inference_steps
+        if self.edit_from_timestep is not None:  # the way up is seen too
+            steps += self.options.inversion_steps or self.num_inference_steps
+        if self.preview_every is not None and steps > MAX_PREVIEWS * self.preview_every:
+            least = -(-steps // MAX_PREVIEWS)
             raise RequestError(
                 "preview_every",
-                f"got {self.preview_every} of {self.num_inference_steps} steps, allowed at least {least}: {MAX_PREVIEWS} previews at most",
+                f"got {self.preview_every} of {steps} steps, allowed at least {least}: {MAX_PREVIEWS} previews at most",
             )
         if needs_condition:
             self.check_conditions()

@@ -91,7 +91,8 @@ class Sampler:
     The UNet runs on the batcher's thread, decoder and encoder on one of their own, so that no job waits for another's decoding; each
     picture is decoded alone and therefore never depends on its neighbours. The bundle stays the caller's.
 
-    max_queue   most requests of each priority that wait for a place in the batch, and most edits whose photo waits to be encoded
+    max_queue   most requests of each priority that wait for a place in the batch, as many that wait for their turn in one go, and most
+                edits whose photo waits to be encoded
     whole_loop  requests whose steps are known beforehand, and of which nobody wants to hear, run from end to end one after another
                 (`runtime/whole_loop.py`), the others in the batcher. Raises EngineError where the UNet's engine cannot do that
     """
@@ -105,7 +106,7 @@ class Sampler:
     ) -> None:
         self._bundle = bundle
         self._unet = bundle.engine("unet")
-        self._whole_loop = WholeLoop(self._unet) if whole_loop else None
+        self._whole_loop = WholeLoop(self._unet, max_queue) if whole_loop else None
         self._decoder = bundle.engine("decoder") if bundle.model.is_latent else None
         self._max_queue = max_queue
         self._observer = observer
@@ -143,11 +144,12 @@ class Sampler:
         return self._batcher.stalled_s
 
     def close(self, drain: bool = True) -> None:
-        """Finish what was submitted (drain), or fail it with UnavailableError. Idempotent; every future is done afterwards."""
+        """Finish what was submitted (drain), or fail it with UnavailableError; a picture whose steps are being taken in one go is finished
+        either way. Idempotent; every future is done afterwards."""
         if drain:
             wait(tuple(self._beginning))
         if self._whole_loop is not None:
-            self._whole_loop.close()
+            self._whole_loop.close(drain)
         self._batcher.close(drain)
         self._decoding.shutdown()
 

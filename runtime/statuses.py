@@ -17,7 +17,7 @@ from runtime.errors import (
     UnavailableError,
 )
 from runtime.request import FIELD_BY_NAME
-from runtime.wire import DEADLINE_TEXT, MODEL
+from runtime.wire import DEADLINE_TEXT, MODEL, QUEUE_TOO_LONG, RETRY_AFTER_S
 
 # "in ensemble 'clipfacefusion', [request id: 7] age: got -1, allowed 0..120", and "[DEADLINE_EXCEEDED] no answer within …".
 _TRITON_PREFIX = re.compile(r"^(?:in ensemble '[^']*', |\[request id: [^\]]*\] )+")
@@ -34,6 +34,8 @@ def typed_error(code: str | None, text: str | None, url: str, timeout_s: float) 
     text = _TRITON_PREFIX.sub("", text or "")
     if coded := _CODE_IN_TEXT.match(text):
         code, text = coded[1], text[coded.end() :]
+        if code == "DEADLINE_EXCEEDED":  # ours, of the request's own deadline
+            return DeadlineExceededError(f"{url}: {text}")
     if code == "INVALID_ARGUMENT":
         return _request_error(text)
     if code == "NOT_FOUND":
@@ -47,6 +49,8 @@ def typed_error(code: str | None, text: str | None, url: str, timeout_s: float) 
         return DeadlineExceededError(f"{url}: {text}")
     if code == "UNAVAILABLE":
         after = _RETRY_AFTER.search(text)
+        if QUEUE_TOO_LONG in text:
+            return QueueFullError(f"{url}: {text}", retry_after_s=RETRY_AFTER_S)
         kind = QueueFullError if "queue full" in text else UnavailableError
         return kind(f"{url}: {text}", retry_after_s=float(after[1]) if after else None)
     return ERROR_BY_CODE.get(code, ClipFaceFusionError)(text)

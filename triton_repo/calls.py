@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from runtime.errors import ERROR_BY_CODE, ClipFaceFusionError, RequestError, UnavailableError
+from runtime.errors import ERROR_BY_CODE, ClipFaceFusionError, QueueFullError, RequestError, UnavailableError
+from runtime.wire import QUEUE_TOO_LONG, RETRY_AFTER_S
 from triton_repo.boundary import decoded_status
 
 
@@ -33,7 +34,11 @@ def call(
         answer = request.exec()
         if not answer.has_error():
             return {tensor.name(): np.array(tensor.as_numpy()[0]) for tensor in answer.output_tensors()}
-        failure = _error_from(answer.error().message())
+        text = answer.error().message()
+        if QUEUE_TOO_LONG in text:
+            failure: ClipFaceFusionError = QueueFullError(f"queue full: retry after {RETRY_AFTER_S} s")
+        else:
+            failure = _error_from(text)
     except (pb_utils.TritonModelException, RuntimeError) as error:  # Triton's own words, for the log only
         pb_utils.Logger.log_error(f"{model}: {error}")
         raise UnavailableError("a part of the server does not answer; try again later") from None

@@ -10,10 +10,12 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from runtime.errors import ClipFaceFusionError, UnavailableError
 from runtime.wire import CANCEL, FINAL, JOB, NEXT
 from triton_repo.calls import call
 
@@ -44,7 +46,11 @@ class Job:
         self._now_known()
         while not part[FINAL][0]:
             yield part
-            part = self._called({NEXT: self._named()})
+            try:
+                part = self._called({NEXT: self._named()})
+            except UnavailableError:  # the call has failed and not the job, which would run on for nobody
+                threading.Thread(target=self._abandon, name="abandon", daemon=True).start()
+                raise
         yield part
 
     def cancel(self) -> None:
@@ -72,6 +78,13 @@ class Job:
             self._called({CANCEL: self._named()})
         except Exception as error:  # a dead sampler: its callers are answered by whoever watches it
             pb_utils.Logger.log_error(f"cannot cancel at the sampler: {error}")
+
+    def _abandon(self) -> None:
+        """End the job and fetch what is left of it: the sampler keeps that until somebody does."""
+        self._send_cancel()
+        with suppress(ClipFaceFusionError):  # how a cancelled job ends, or a sampler that is gone
+            while not self._called({NEXT: self._named()})[FINAL][0]:
+                pass
 
     def _called(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return call(SAMPLER, tensors, self._request_id, self._parameters)

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -93,7 +93,8 @@ class Entry:
             TIMINGS: report.get(TIMINGS),
         }
         line = json.dumps({name: value for name, value in facts.items() if value not in (None, "")})
-        os.write(sys.stderr.fileno(), line.encode() + b"\n")
+        with suppress(OSError):  # the log's disk is full: that costs the line, and not the answer
+            os.write(sys.stderr.fileno(), line.encode() + b"\n")
 
     @contextmanager
     def answered_on_failure(self) -> Iterator[None]:

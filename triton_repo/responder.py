@@ -140,7 +140,11 @@ class Responder:
             flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
         reply.sent_at = time.monotonic()
         try:
-            reply.sender.send(self._answer(reply, part, is_final), flags=flags)
+            answer = self._answer(reply, part, is_final)
+        except Exception as error:  # a part that cannot be sent must not leave its caller waiting
+            answer = self._refuse(*status_of(error, reply.request_id))
+        try:
+            reply.sender.send(answer, flags=flags)
         except Exception as error:  # a caller that has gone must not cost the others their responder
             status_of(error, reply.request_id)
 

@@ -5,6 +5,7 @@ A session is checked against its spec when it is opened, so a wrong file is refu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from runtime.engines.onnx_wire import check_self_contained
 from runtime.errors import BundleError, EngineError, first_line
 from runtime.manifest import REMEDY
 from runtime.spec import EngineSpec, TensorSpec
+
+logger = logging.getLogger(__name__)
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # The search for convolution algorithms would time them at every start, so that a restart could change an image.
@@ -84,7 +87,10 @@ class OrtEngine:
         try:
             arrays = self._session.run(self._output_names, dict(inputs))
         except Exception as error:
-            raise EngineError(f"{self.spec.name}: onnxruntime failed: {first_line(error)}") from error
+            logger.error(
+                "%s: onnxruntime failed: %s", self.spec.name, error
+            )  # with paths of its sources, not for callers
+            raise EngineError(f"{self.spec.name}: onnxruntime failed; the log says why") from error
         outputs = {name: np.ascontiguousarray(a) for name, a in zip(self._output_names, arrays, strict=True)}
         self.spec.check_outputs(outputs, sizes)
         return outputs

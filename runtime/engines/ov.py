@@ -7,6 +7,7 @@ another free size, the length of a voice, are compiled once.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from runtime.engines.onnx_wire import check_self_contained
 from runtime.errors import BundleError, EngineError, first_line
 from runtime.manifest import REMEDY
 from runtime.spec import EngineSpec, TensorSpec
+
+logger = logging.getLogger(__name__)
 
 DEVICE = "CPU"
 FP32, BF16 = "f32", "bf16"
@@ -67,7 +70,8 @@ class OvEngine:
             answers = request.infer(dict(inputs), share_inputs=True, share_outputs=True)
             outputs = {tensor.name: np.array(answers[tensor.name], order="C") for tensor in self.spec.outputs}
         except Exception as error:
-            raise EngineError(f"{self.spec.name}: openvino failed: {first_line(error)}") from error
+            logger.error("%s: openvino failed: %s", self.spec.name, error)  # with paths of its sources, not for callers
+            raise EngineError(f"{self.spec.name}: openvino failed; the log says why") from error
         self.spec.check_outputs(outputs, sizes)
         return outputs
 

@@ -6,7 +6,7 @@ import threading
 import time
 
 from runtime.client import Client
-from runtime.errors import ClipFaceFusionError
+from runtime.errors import ClipFaceFusionError, EngineError
 from runtime.request import GenerateRequest
 from runtime.retry import Retry
 from runtime.wire import CANARY_ID
@@ -39,6 +39,8 @@ class Canary:
                 client(CANARY, request_id=CANARY_ID)
         except ClipFaceFusionError as error:
             self.error = error
+        except Exception as error:  # no thread left, an answer in no form that we know: no face either
+            self.error = EngineError(f"{type(error).__name__}: {error}")
         finally:
             self.flight_s = time.monotonic() - start
             self._landed.set()

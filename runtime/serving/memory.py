@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from runtime.editing import CACHE_BYTES as INVERSION_BYTES
 from runtime.errors import ClipFaceFusionError
+from runtime.feature_cache import DEFAULT_BYTES
 from runtime.manifest import ONNX, Manifest
 from runtime.serving.repository import python_models
 
@@ -30,9 +32,9 @@ class MemoryBudgetError(ClipFaceFusionError):
     """There is too little memory to serve this bundle."""
 
 
-def check_budget(manifest: Manifest, limit_bytes: int | None = None) -> None:
+def check_budget(manifest: Manifest, limit_bytes: int | None = None, feature_cache_bytes: int = DEFAULT_BYTES) -> None:
     """Raise MemoryBudgetError if serving needs more than `limit_bytes`, or than this machine or container has."""
-    needed, allowed = needed_bytes(manifest), limit_bytes or available_bytes()
+    needed, allowed = needed_bytes(manifest, feature_cache_bytes), limit_bytes or available_bytes()
     if needed > allowed:
         source = "--memory-limit" if limit_bytes else "this machine or its container"
         raise MemoryBudgetError(
@@ -55,12 +57,13 @@ def check_shared_memory() -> None:
         )
 
 
-def needed_bytes(manifest: Manifest) -> int:
-    """Weights once, each engine's activations at its largest call, and the processes."""
+def needed_bytes(manifest: Manifest, feature_cache_bytes: int = DEFAULT_BYTES) -> int:
+    """Weights once, each engine's activations at its largest call, the processes, and what they remember when that is full."""
     engines = sum(need["weight_bytes"][ONNX] + need["context_bytes"]["max"] for need in manifest.memory.values())
     processes = sum(model.processes for model in python_models(manifest.model))
     libraries = ENGINE_PROCESSES * ENGINE_PROCESS_BYTES + DECODERS * DECODER_BYTES
-    return engines + SERVER_BYTES + processes * MODEL_PROCESS_BYTES + libraries
+    remembered = feature_cache_bytes + INVERSION_BYTES
+    return engines + SERVER_BYTES + processes * MODEL_PROCESS_BYTES + libraries + remembered
 
 
 def available_bytes() -> int:

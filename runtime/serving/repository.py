@@ -40,6 +40,7 @@ from runtime.wire import (
     FEATURE_CACHE_BYTES,
     FINAL,
     INNER_KEY,
+    MAX_UNSEEN,
     MODEL,
     NEXT,
     NOTES,
@@ -67,13 +68,14 @@ _CARRIED = tuple(Tensor(name, "TYPE_STRING", (1,)) for name in (SETTINGS, NOTES)
 
 @dataclass(frozen=True)
 class Model:
-    """One Python model: its tensors, how many processes run it, whether it answers outside of `execute`, and parameters of its own."""
+    """One Python model: its tensors, how many processes run it and requests may wait for one, whether it answers outside of `execute`, and parameters of its own."""
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     processes: int
     decoupled: bool = False
+    max_queue: int | None = None  # requests that may wait for a process; None: any number
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def to_config(self, shared: Mapping[str, str]) -> dict[str, Any]:
@@ -87,6 +89,8 @@ class Model:
             "instance_group": [{"count": self.processes, "kind": Symbol("KIND_CPU")}],
             "parameters": parameters({**shared, **self.settings}),
         }
+        if self.max_queue is not None:  # a batch of one: it is Triton's only queue with a limit
+            config["dynamic_batching"] = {"default_queue_policy": {"max_queue_size": self.max_queue}}
         return {**config, "model_transaction_policy": {"decoupled": True}} if self.decoupled else config
 
 
@@ -160,7 +164,7 @@ def python_models(model: ModelSpec) -> tuple[Model, ...]:
     naming = (Tensor(name, "TYPE_STRING", (1,), optional=True) for name in (NEXT, CANCEL))
     sampled = (*(replace(t, optional=True) for t in conditioned), *naming)
     return (
-        Model("preprocess", STREAM_INPUTS, prepared, processes=2),
+        Model("preprocess", STREAM_INPUTS, prepared, processes=2, max_queue=MAX_UNSEEN),
         Model("condition", prepared, conditioned, processes=1),
         Model("ddim", conditioned, PUBLIC_OUTPUTS, processes=1),
         Model("sampler", sampled, PART_OUTPUTS, processes=1),

@@ -59,6 +59,9 @@ class Server:
         try:
             self.bundle = build(bundle, self._repository)
             self._start()
+        except OSError as error:  # a disk is full
+            self.kill()
+            raise UnavailableError(f"the model repository cannot be written: {error}") from error
         except BaseException:
             self.kill()
             raise
@@ -119,8 +122,11 @@ class Server:
 
     def _start(self) -> None:
         """Run tritonserver and wait for a face."""
-        folder = Path(tempfile.mkdtemp(dir=self._folder.name))
-        process = TritonProcess(self._repository, folder, self._log, *self._address)
+        try:
+            folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+            process = TritonProcess(self._repository, folder, self._log, *self._address)
+        except OSError as error:  # no folder for the log, or none that may be written to
+            raise UnavailableError(f"tritonserver cannot be started: {error}") from error
         self._process = process
         self._address = self._address[0], process.grpc_port, process.metrics_port  # the same ones after a restart
         self.url = process.url

@@ -125,7 +125,7 @@ class Supervisor:
         try:
             with Probes(settings.health_host, settings.health_port, answers) as probes:
                 self._say("starting", f"health {probes.url}/ready", health=probes.url)
-                check_budget(Manifest.read(settings.bundle), settings.memory_limit_bytes)
+                check_budget(Manifest.read(settings.bundle), settings.memory_limit_bytes, settings.feature_cache_bytes)
                 check_shared_memory()
                 server = self._start()
                 try:

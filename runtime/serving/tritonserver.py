@@ -56,7 +56,7 @@ class TritonProcess:
         self.log = log
         self.grpc_port, self.metrics_port = _ports((host, grpc_port), (LOOPBACK, metrics_port))
         self.url = f"{LOOPBACK if host == '0.0.0.0' else host}:{self.grpc_port}"
-        self.shared_memory_prefix = f"clipfacefusion_{os.getpid()}_{secrets.token_hex(4)}_"
+        self.shared_memory_prefix = f"clipfacefusion_{os.getpid()}_{_start_of(os.getpid())}_{secrets.token_hex(4)}_"
         _remove_stale_regions()
         command = [
             str(installation.binary),
@@ -268,12 +268,23 @@ def _has_children(group: int) -> bool:
 
 
 def _remove_stale_regions() -> None:
-    """Give back shared memory whose maker, named in the region's name, was killed together with its lifeline."""
-    for region in SHARED_MEMORY.glob("clipfacefusion_*_*"):
-        maker = region.name.split("_")[1]
-        if maker.isdecimal() and not Path("/proc", maker).exists():
+    """Give back shared memory whose maker, named in the region's name by id and start, was killed together with its lifeline.
+
+    The id alone says too little: a restarted container's first process is number 1 again, over the shared memory of the one before.
+    """
+    for region in SHARED_MEMORY.glob("clipfacefusion_*"):
+        maker = re.match(r"clipfacefusion_(\d+)_(\d+)_[0-9a-f]{8}_", region.name)
+        if maker and _start_of(int(maker[1])) != int(maker[2]):
             with contextlib.suppress(OSError):  # another user's, or gone meanwhile
                 region.unlink()
+
+
+def _start_of(pid: int) -> int | None:
+    """When a process started, in clock ticks since the machine did; None if there is none."""
+    try:
+        return int(_status(pid)[19])  # starttime, the 22nd with id and name
+    except OSError:
+        return None
 
 
 def _members(group: int) -> list[int]:
@@ -285,10 +296,15 @@ def _members(group: int) -> list[int]:
 def _is_member(pid: int, group: int) -> bool:
     """Whether a process lives and belongs to a group. A zombie does not live; it stays until whoever adopted it looks."""
     try:
-        state, _, its_group = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:3]
+        state, _, its_group = _status(pid)[:3]
     except OSError:
         return False
     return int(its_group) == group and state != "Z"
+
+
+def _status(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on: those before are the id, and a name that may hold any bytes."""
+    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()
 
 
 def _model_of(pid: int) -> str | None:

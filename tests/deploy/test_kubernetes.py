@@ -88,6 +88,13 @@ def test_the_server_may_write_where_it_must():
     assert {mount["mountPath"] for mount in SERVER["volumeMounts"] if not mount.get("readOnly")} == {"/tmp", "/dev/shm"}
 
 
+def test_shared_memory_is_one_servers_alone():
+    """A server takes regions of processes that it cannot see for those of a killed one."""
+    containers = [*POD["spec"]["initContainers"], *POD["spec"]["containers"]]
+    users = [each["name"] for each in containers if "shm" in {mount["name"] for mount in each["volumeMounts"]}]
+    assert users == ["server"] and "hostIPC" not in POD["spec"]
+
+
 def test_the_gateway_reads_the_generated_configuration_and_the_files_that_it_names():
     (generated,) = KUSTOMIZATION["configMapGenerator"]
     volumes = {volume["name"]: volume for volume in POD["spec"]["volumes"]}

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from runtime import editing
 from runtime.bundle import Bundle
 from runtime.ddim import DDIMSolver
 from runtime.editing import (
@@ -275,6 +276,17 @@ def test_what_cannot_be_edited_is_refused_by_name_before_any_model_runs(pixels, 
     with Sampler(pixels) as sampler, pytest.raises(RequestError, match=message) as caught:
         sampler.submit(request_for(PIXELS, settings, **parts))
     assert caught.value.field == field and not pixels.engine("unet").calls
+
+
+@pytest.mark.parametrize(("settings", "parts", "most"), [({}, {"mask": LEFT}, 5), (options(source_correction=True), {"mask": LEFT}, 2)])  # fmt: skip
+def test_an_inversion_that_would_be_too_large_to_keep_is_refused(pixels, monkeypatch, settings, parts, most):
+    monkeypatch.setattr(editing, "KEPT_BYTES", 5 * 4 * np.prod(pixels.model.sample_shape))
+    with (
+        Sampler(pixels) as sampler,
+        pytest.raises(RequestError, match=f"got 6; .* takes at most {most} here") as caught,
+    ):
+        sampler.submit(request_for(PIXELS, settings, **parts))
+    assert caught.value.field == "num_inference_steps" and not pixels.engine("unet").calls
 
 
 def test_a_schedule_with_fewer_timesteps_than_t0_is_refused():

@@ -31,6 +31,15 @@ def test_options_come_back_from_their_json():
     assert Options.of(options.to_json()) == options
 
 
+@pytest.mark.parametrize("letter", ["x", "ж", "顔"])
+def test_a_text_is_as_long_on_the_wire_as_it_is(letter):
+    """Escaped, a letter of another script would take six characters, and the limit of all options refuse what a field allows."""
+    request = GenerateRequest(
+        reference=b"photo", age=1, edit_from_timestep=9, options={"source_text": letter * 1000}, num_inference_steps=5
+    )
+    assert GenerateRequest.from_tensors(request.to_tensors()) == request
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -80,6 +80,14 @@ def test_a_request_for_noise_alone_says_so():
             {"age": 1, "num_inference_steps": 201, "preview_every": 2},
             "preview_every: got 2 of 201 steps, allowed at least 3: 100 previews at most",
         ),
+        (
+            {"reference": b"photo", "edit_from_timestep": 900, "num_inference_steps": 60, "preview_every": 1},
+            "preview_every: got 1 of 120 steps, allowed at least 2: 100 previews at most",
+        ),
+        (
+            {"reference": b"photo", "edit_from_timestep": 900, "preview_every": 2, "options": {"inversion_steps": 900}},
+            "preview_every: got 2 of 950 steps, allowed at least 10: 100 previews at most",
+        ),
         ({"age": 1, "options": "{"}, "options: not valid JSON"),
         ({"age": 1, "options": "[" * 4096}, "options: not valid JSON"),
         ({"age": 1, "options": "[" * 4097}, "options: got 4097 characters, allowed at most 4096"),

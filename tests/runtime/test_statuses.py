@@ -56,6 +56,17 @@ def test_how_long_to_wait_is_read_from_the_text(text, seconds):
     assert typed("UNAVAILABLE", text).retry_after_s == seconds
 
 
+def test_a_deadline_of_the_request_s_own_is_not_reported_as_the_caller_s_time_limit():
+    own = typed("UNKNOWN", "[DEADLINE_EXCEEDED] job 'a': its deadline passed after 10 of 50 steps")
+    assert str(own) == "host:1: job 'a': its deadline passed after 10 of 50 steps"
+    assert str(typed("DEADLINE_EXCEEDED", "Deadline Exceeded")) == "host:1 gave no answer within 3 s"
+
+
+def test_a_queue_that_triton_itself_finds_full_is_one():
+    full = typed("UNAVAILABLE", "in ensemble 'clipfacefusion', [request id: 7] Exceeds maximum queue size")
+    assert type(full) is QueueFullError and full.retry_after_s == 2
+
+
 def test_a_server_that_shuts_down_is_not_reported_as_a_missing_model():
     assert "shutting down" in str(typed("NOT_FOUND", "unknown model: 'clipfacefusion' has no available versions"))
 

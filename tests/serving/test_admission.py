@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import queue
+import signal
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tritonclient.grpc as grpcclient
+from tritonclient.utils import np_to_triton_dtype
 
 from runtime.client import Client
 from runtime.errors import QueueFullError
 from runtime.request import GenerateRequest, GenerateResult
 from runtime.retry import Retry
-from runtime.wire import LIVE_JOBS, MAX_LIVE_REQUESTS, MODEL, STREAM_MODEL
+from runtime.statuses import typed_error
+from runtime.wire import LIVE_JOBS, MAX_LIVE_REQUESTS, MAX_UNSEEN, MODEL, STREAM_MODEL
 from tests.serving.raw_stream import RawStream
 
 SHORT = GenerateRequest(age=30, seed=9, num_inference_steps=2)
@@ -84,6 +90,34 @@ def test_a_burst_is_answered_to_the_last_request_and_the_books_agree_with_the_ca
     ) | seen
     assert images and all(np.array_equal(image, images[0]) for image in images)
     assert server.problem() is None
+
+
+def test_requests_that_nobody_has_looked_at_are_refused_beyond_a_number(server, impatient):
+    """With both processes of `preprocess` stopped: as many as may wait there are answered when it goes on, the others at once."""
+    looked_at, beyond = 2, 8
+    request = {name: array for name, array in SHORT.to_tensors().items() if name in ("age", "num_inference_steps")}
+    inputs = [grpcclient.InferInput(name, list(a.shape), np_to_triton_dtype(a.dtype)) for name, a in request.items()]
+    for tensor in inputs:
+        tensor.set_data_from_numpy(request[tensor.name()])
+    answers = queue.SimpleQueue()
+    stopped = [pid for pid, model in server._process._stubs.items() if model == "preprocess"]
+    assert len(stopped) == looked_at
+    with grpcclient.InferenceServerClient(server.url) as transport:
+        try:
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            for _ in range(MAX_UNSEEN + looked_at + beyond):
+                transport.async_infer(MODEL, inputs, lambda result, error: answers.put(error))
+            refused = [answers.get(timeout=60) for _ in range(beyond)]
+            assert answers.empty()
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        later = [answers.get(timeout=120) for _ in range(MAX_UNSEEN + looked_at)]
+    for error in refused:
+        assert type(typed_error(error.status(), error.message(), server.url, 60)) is QueueFullError
+    assert all(error is None or FULL in error.message() for error in later) and None in later
+    assert impatient(SHORT).report["seed"] == 9
 
 
 def test_interactive_requests_are_served_before_bulk_ones_that_came_earlier_and_bulk_is_served_too(

@@ -95,6 +95,13 @@ def test_a_bundle_over_the_memory_limit_is_refused_before_anything_starts(micro_
         assert [event["event"] for event in service.events] == ["starting"]
 
 
+def test_a_log_that_cannot_be_written_is_no_start_and_is_named_in_one_line(micro_bundle, tmp_path):
+    with Service(micro_bundle, "--log-file", str(tmp_path / "missing" / "log")) as service:
+        assert service.process.wait(60) == ExitStatus.NOT_STARTED
+        (line,) = service.error_text().splitlines()
+        assert "tritonserver cannot be started" in line and "missing/log" in line
+
+
 def test_a_taken_port_is_no_start_and_is_named_in_one_line(micro_bundle):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

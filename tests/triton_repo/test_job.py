@@ -128,6 +128,15 @@ def test_a_cancel_before_the_job_is_known_is_sent_as_soon_as_it_is(job, sampler)
     assert sampler.told.wait(LIMIT_S) and sampler.cancelled == [sampler.job]
 
 
+def test_a_fetch_that_fails_leaves_no_job_behind(job, sampler):
+    """The call has failed and the sampler lives: the job is cancelled there, and its end is fetched."""
+    ended = threading.Event()
+    sampler.answers = [part(0), Answer(error="no space left in /dev/shm"), part(10), ended.set, part(50, True)]
+    with pytest.raises(UnavailableError):
+        steps(job)
+    assert ended.wait(LIMIT_S) and sampler.cancelled == [sampler.job]
+
+
 def test_ids_of_jobs_are_not_the_callers(job, sampler):
     steps(job)
     assert len(sampler.job) == 32 and "request" not in sampler.job

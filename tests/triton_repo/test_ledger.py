@@ -131,6 +131,15 @@ def test_a_failure_in_the_block_answers_with_its_status_and_goes_on(ledger, capf
     assert "secret" not in capfd.readouterr().err
 
 
+def test_a_log_that_takes_no_more_costs_its_line_and_nothing_else(ledger, monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        ledger.taken(request()).answered("OK")
+        with pytest.raises(QueueFullError), ledger.taken(request()).answered_on_failure():
+            raise QueueFullError("queue full")
+    assert (live(), counted()) == (0, {"OK": 1, "UNAVAILABLE": 1})
+
+
 def test_a_block_that_ends_well_leaves_the_request_to_the_next_model(ledger):
     with ledger.taken(request()).answered_on_failure():
         pass

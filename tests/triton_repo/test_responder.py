@@ -87,6 +87,15 @@ def test_parts_arrive_in_order_and_nothing_follows_the_end(responder):
     assert request.sender.ended.is_set() and request.sender.misused == []
 
 
+def test_a_part_that_cannot_be_made_into_an_answer_ends_its_reply_with_a_refusal(responder):
+    owner, request = responder.Responder(), fake_triton.Request()
+    owner.open(request, Entry()).finish({"step": np.zeros(1, np.int32)})  # without the report that the ledger reads
+    assert request.sender.ended.wait(LIMIT_S)
+    owner.close()
+    (answer,) = request.sender.sent
+    assert "generation failed" in answer.error.message and request.sender.misused == []
+
+
 def test_a_caller_that_has_gone_is_noticed_once_and_only_its_own_job_is_told(responder):
     owner, told = responder.Responder(), []
     requests = [fake_triton.Request(), fake_triton.Request()]

@@ -145,6 +145,21 @@ def test_a_wrong_call_is_an_engine_error_that_names_the_tensor(inputs, message):
         OrtEngine(network(), SPEC, threads=1)(inputs)
 
 
+def test_the_library_s_words_about_a_failed_call_are_for_the_log(monkeypatch, caplog):
+    """They hold paths of the machine that it was built on."""
+    engine = OrtEngine(network(), SPEC)
+
+    class Session:
+        def run(self, *_):
+            raise RuntimeError("/onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:376 Failed to allocate")
+
+    monkeypatch.setattr(engine, "_session", Session())
+    with pytest.raises(EngineError) as caught:
+        engine({"x": np.zeros((1, 3), np.float32), "n": np.zeros(1, np.int64)})
+    assert str(caught.value) == "adder: onnxruntime failed; the log says why"
+    assert "bfc_arena.cc:376 Failed to allocate" in caplog.text
+
+
 def test_a_network_that_reaches_for_another_file_is_refused(tmp_path: Path):
     model = onnx.load_from_string(network())
     onnx.external_data_helper.convert_model_to_external_data(model, location="weights.data", size_threshold=0)

@@ -46,7 +46,17 @@ def test_each_process_counts(manifest):
         + processes * memory.MODEL_PROCESS_BYTES
         + memory.ENGINE_PROCESSES * memory.ENGINE_PROCESS_BYTES
         + memory.DECODERS * memory.DECODER_BYTES
+        + memory.DEFAULT_BYTES
+        + memory.INVERSION_BYTES
     )
+
+
+def test_what_encoders_results_may_take_counts(manifest):
+    needed = needed_bytes(manifest, feature_cache_bytes=0)
+    assert needed_bytes(manifest, feature_cache_bytes=8 << 30) == needed + (8 << 30)
+    check_budget(manifest, needed, feature_cache_bytes=0)
+    with pytest.raises(MemoryBudgetError):
+        check_budget(manifest, needed, feature_cache_bytes=1)
 
 
 def test_a_limit_below_what_is_needed_is_refused_with_both_figures(manifest):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -112,14 +114,26 @@ def test_nothing_survives_a_killed_owner_for_long(repository, tmp_path):
 def test_shared_memory_of_a_dead_owner_is_removed_and_that_of_a_living_one_is_not(repository, tmp_path):
     ended = subprocess.Popen(["true"])
     ended.wait()
-    stale, living = (Path("/dev/shm", f"clipfacefusion_{pid}_test_region") for pid in (ended.pid, os.getpid()))
-    for region in (stale, living):
+    odd = (
+        tmp_path / "x) R 1 2 (yyyyü"
+    )  # a name like the fields after it, cut by the kernel after 15 bytes, inside a letter
+    odd.symlink_to(shutil.which("sleep"))
+    other, mine = subprocess.Popen([odd, "600"]), os.getpid()
+    stale = [_region(ended.pid, 1), _region(mine, _start_of(mine) - 1), _region(mine, _start_of(mine) + 1)]
+    living = [_region(mine, _start_of(mine)), _region(other.pid, _start_of(other.pid))]
+    strange = [Path("/dev/shm", f"clipfacefusion_{mine}_12345678_region"), Path("/dev/shm/clipfacefusion_test_region")]
+    for region in (*stale, *living, *strange):
         region.write_bytes(b"region")
     try:
-        with TritonProcess(repository, tmp_path, tmp_path / "log"):
-            assert not stale.exists() and living.exists()
+        with TritonProcess(repository, tmp_path, tmp_path / "log") as process:
+            assert process.shared_memory_prefix.startswith(f"clipfacefusion_{mine}_{_start_of(mine)}_")
+            assert not any(region.exists() for region in stale)
+            assert all(region.exists() for region in (*living, *strange))
     finally:
-        living.unlink()
+        other.kill()
+        other.wait()
+        for region in (*stale, *living, *strange):
+            region.unlink(missing_ok=True)
 
 
 @needs_tritonserver
@@ -163,6 +177,16 @@ def _parameters_seen(url: str, headers: dict[str, str]) -> dict[str, str]:
     value.set_data_from_numpy(numpy.zeros(1, numpy.float32))
     answer = InferenceServerClient(url).infer("trivial", [value], headers=headers)
     return json.loads(answer.as_numpy("y")[0])
+
+
+def _region(pid: int, start: int) -> Path:
+    """Where a server of that process would keep a region."""
+    return Path("/dev/shm", f"clipfacefusion_{pid}_{start}_{secrets.token_hex(4)}_region")
+
+
+def _start_of(pid: int) -> int:
+    """The 22nd field of proc(5)'s stat; the second is a name in parentheses that may hold any bytes."""
+    return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[22 - 3])
 
 
 def _processes(prefix: str) -> list[Path]:
