@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from math import isfinite
 from typing import Any
 
+from training.data.readers import READERS
 from training.dropout import MODALITIES
+
+DATA_SETS = ("world", *READERS)  # what a mixture may name
+LARGEST_SEED = 2**64 - 1  # of torch's generators
 
 
 @dataclass(frozen=True)
@@ -177,13 +182,26 @@ class TrainConfig:
             raise ValueError(
                 f"shots {self.shots} must be at least 2: reference and target are different pictures of one person"
             )
-        if any(share < 0 for share in self.mixture.values()) or not any(self.mixture.values()):
-            raise ValueError(
-                f"mixture {dict(self.mixture)} must give every source a share of at least 0, and one more than that"
-            )
+        for name, least in (("people", 0), ("voices", 0), ("vocabulary", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise ValueError(f"seed {self.seed} must be in 0..{LARGEST_SEED}")
+        if unknown := sorted(set(self.mixture) - set(DATA_SETS)):
+            raise ValueError(f"mixture: {', '.join(unknown)} is not known; data sets are {', '.join(DATA_SETS)}")
+        for source, share in self.mixture.items():
+            if not (isfinite(share) and share >= 0):
+                raise ValueError(f"mixture.{source} {share} must be a finite share of at least 0")
+        if not any(self.mixture.values()):
+            raise ValueError(f"mixture {dict(self.mixture)} must give one source a share of more than 0")
 
     def sources(self, given: Collection[str]) -> TrainConfig:
-        """The same with the mixture cut to the sources `given`; a single one needs no share. Raises ValueError for one without."""
+        """The same with the mixture cut to the sources `given`; a single one needs no share.
+
+        Raises ValueError for one without, and for a world of nobody.
+        """
+        if "world" in given and not self.people:
+            raise ValueError("people 0 must be at least 1 where the synthetic world is drawn")
         missing = [name for name in given if name not in self.mixture] if len(given) > 1 else []
         if missing:
             raise ValueError(

@@ -119,17 +119,27 @@ def compare(base: Path, out: Path, settings: Settings, terms: Sequence[str], dat
     """Run the control and `terms` where that is not done yet; write `effects.json` and `effects.md` to `out`.
 
     `data` is a data cache to train on; without one the synthetic world is drawn. Raises BundleError if `base` is not aligned or
-    `out` was begun with other settings.
+    `out` was begun with other settings or data.
     """
     if not was_aligned(checkpoint.read_settings(base)["provenance"]):
         raise BundleError(
             f"{base}: its f_Age, f_Emo and f_AV were never aligned with the estimators, so eqs 17, 18 and 22 mean nothing; "
             "train it further with --stages alignment diffusion first"
         )
-    begun = {**dataclasses.asdict(settings), "base": checkpoint.checkpoint_sha256(base)}
+    begun = {
+        **dataclasses.asdict(settings),
+        "base": checkpoint.checkpoint_sha256(base),
+        "data": None if data is None else DataCache(data).sha256,
+    }
     out.mkdir(parents=True, exist_ok=True)
-    if (out / "settings.json").is_file() and json.loads((out / "settings.json").read_text()) != begun:
-        raise BundleError(f"{out} holds a comparison with other settings; choose another --out")
+    if (out / "settings.json").is_file():
+        drawn_or_these = None if (out / "world").is_dir() else begun["data"]  # older files do not say
+        before = {"data": drawn_or_these, **json.loads((out / "settings.json").read_text())}
+        changes = [f"{name} {before.get(name)} → {value}" for name, value in begun.items() if before.get(name) != value]
+        if changes:
+            raise BundleError(
+                f"{out} holds a comparison with other settings or data ({'; '.join(changes)}); repeat them, or choose another --out"
+            )
     write_json(out / "settings.json", begun)
     size = checkpoint.load(base).config.image_size
     if data is None:

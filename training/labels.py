@@ -62,9 +62,15 @@ class LabelledRows:
             )
 
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """(count,) rows; a row may be drawn twice."""
-        parts = np.array_split(np.arange(count), len(self.rows))
-        return np.concatenate([rng.choice(rows, len(part)) for rows, part in zip(self.rows, parts, strict=True)])
+        """(count,) rows; a row may be drawn twice.
+
+        Where the kinds cannot share equally, who gets one more is drawn: a part of one row would only ever have the first.
+        """
+        kinds = len(self.rows)
+        share, rest = divmod(count, kinds)
+        first = int(rng.integers(kinds)) if rest else 0
+        counts = [share + ((kind - first) % kinds < rest) for kind in range(kinds)]
+        return np.concatenate([rng.choice(rows, n) for rows, n in zip(self.rows, counts, strict=True)])
 
 
 def known_rows(array: np.ndarray) -> np.ndarray:

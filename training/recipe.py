@@ -24,7 +24,7 @@ from transformers import CLIPTokenizer
 from runtime.errors import BundleError
 from runtime.spec import ModelSpec
 from training import checkpoint, features
-from training.config import ModelConfig, TrainConfig
+from training.config import LossConfig, ModelConfig, TrainConfig
 from training.data import cache, ingest, splits
 from training.data.cache import WORLD, CacheKey, DataCache
 from training.data.splits import Splits
@@ -46,11 +46,13 @@ from training.stages.voice import VoiceStage
 from training.tokenizer import train_tokenizer
 
 FINAL = "final.safetensors"  # exists only when a stage is finished
+SETTINGS_FILE = "settings.json"  # what a finished stage was trained with; older runs have none
 QUALITY_FILE = "quality.json"  # of a finished stage of PICTURE_STAGES
 RUN_FILE = "run.json"
 PICTURE_STAGES = ("autoencoder", "decoder")  # of latent models alone
 ENCODER_STAGES = (*PICTURE_STAGES, "estimators", "identity", "clip", "voice")
 STAGES = (*ENCODER_STAGES, "alignment", "diffusion", "consistency")
+FED_BY_EXAMPLES = ("alignment", "diffusion", "consistency")  # they see what `never` leaves
 SHOWN_AUTOENCODED = (
     "decoder",
     "estimators",
@@ -188,10 +190,14 @@ def run(
     if later:
         with processes.main_first():
             frozen = features.build(out / "features.safetensors", model, data)
+
+        def judging() -> LossConfig:  # a finished stage's weights hold heads for the losses it was trained with
+            return LossConfig(**_trained_with(out, ConsistencyStage.name, config)["losses"])
+
         builders: dict[str, Callable[[], Stage]] = {
             "alignment": lambda: AlignmentStage(model, data, frozen, config.never),
             "diffusion": lambda: DiffusionStage(model, data, frozen, config.never),
-            "consistency": lambda: ConsistencyStage(model, data, frozen, config.losses, config.never, start.vgg),
+            "consistency": lambda: ConsistencyStage(model, data, frozen, judging(), config.never, start.vgg),
         }
         for stage_name in later:
             try:
@@ -201,7 +207,7 @@ def run(
                     print(f"{stage_name} is left out: {error}")
                 continue
             if isinstance(stage, ConsistencyStage):
-                judged = {"losses": asdict(config.losses), "perceptual": stage.consistency.perceptual_source}
+                judged = {"losses": asdict(stage.config), "perceptual": stage.consistency.perceptual_source}
     if processes.is_main and (start.base is not None or (out / "diffusion" / FINAL).is_file()):
         provenance = _provenance(config, name, out, start, data) | _split_statement(divided) | judged
         checkpoint.save(model.cpu(), out / "checkpoint", provenance, torch.float16)
@@ -403,6 +409,7 @@ def _finish_or_load(
         if processes.is_main:
             if isinstance(stage, AutoencoderStage | DecoderStage):
                 write_json(out / name / QUALITY_FILE, {"psnr_db": stage.finish()})
+            write_json(out / name / SETTINGS_FILE, _settings(name, config))
             write_tensors(final, stage.module.state_dict())
         processes.wait()
     stage.module.to(processes.device).load_state_dict(load_file(final))
@@ -410,9 +417,28 @@ def _finish_or_load(
     return stage
 
 
+def _settings(name: str, config: TrainConfig) -> dict[str, Any]:
+    """Of `config` what stage `name` is trained with, as JSON."""
+    said: dict[str, Any] = {"stage": {**asdict(config.stages[name]), "precision": config.precision}}
+    if name in FED_BY_EXAMPLES:
+        said["never"] = list(config.never)
+    if name == ConsistencyStage.name:
+        said["losses"] = asdict(config.losses)
+    return said
+
+
+def _trained_with(out: Path, name: str, config: TrainConfig) -> dict[str, Any]:
+    """The `_settings` of a stage: those it was finished with, this command's where it is not finished or nobody wrote them down."""
+    path = out / name / SETTINGS_FILE
+    if not (out / name / FINAL).is_file() or not path.is_file():
+        return _settings(name, config)
+    said: dict[str, Any] = json.loads(path.read_text())
+    return said
+
+
 def _provenance(config: TrainConfig, name: str, out: Path, start: Start, data: DataCache) -> dict[str, Any]:
     """What the checkpoint was trained on, from and with; copied into every bundle."""
-    trained = [stage for stage in STAGES if (out / stage / FINAL).is_file()]
+    trained = {stage: _trained_with(out, stage, config) for stage in STAGES if (out / stage / FINAL).is_file()}
     base = None if start.base is None else _provenance_of(start.base)
     quality = [out / stage / QUALITY_FILE for stage in PICTURE_STAGES if stage in trained]
     return {
@@ -421,12 +447,11 @@ def _provenance(config: TrainConfig, name: str, out: Path, start: Start, data: D
         "data": _data_statement(start),
         "mixture": dict(config.mixture),
         "target_shares": data.shares,
-        "never_seen": list(config.never),
+        "never_seen": _never_seen(trained, base),
         "seed": config.seed,
         "people": config.people if WORLD in config.mixture else None,
         "pictures": len(data),
-        "precision": config.precision,
-        "stages": {stage: asdict(config.stages[stage]) for stage in trained},
+        "stages": {stage: said["stage"] for stage, said in trained.items()},
         "autoencoder_psnr_db": json.loads(quality[-1].read_text())["psnr_db"] if quality else None,
         "started_from": None
         if start.base is None
@@ -439,6 +464,12 @@ def _provenance(config: TrainConfig, name: str, out: Path, start: Start, data: D
             "python": platform.python_version(),
         },
     }
+
+
+def _never_seen(trained: Mapping[str, Any], base: Mapping[str, Any] | None) -> list[str]:
+    """What the stage that trained UNet and fusion last was never given; the base's where this run trained neither."""
+    generators = [said for stage, said in trained.items() if stage in ("diffusion", "consistency")]
+    return list(generators[-1]["never"] if generators else (base or {}).get("never_seen", []))
 
 
 def _split_statement(divided: Mapping[str, Splits]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The experiment: everybody's trials answered, read by the judges, and written down person by person.
 
-Records lie in `records.jsonl`, one line per person, so that nothing is lost when it ends early and the same call goes on; `settings.json` says what they
-are of. Knows no tables and no command line.
+Records lie in `records.jsonl`, one line per person, so that at most the person in work is lost when it ends early and the same call goes on; `settings.json` says what
+they are of. Knows no tables and no command line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from runtime.emotions import EMOTIONS
 from runtime.errors import ClipFaceFusionError
 from runtime.pipeline import Pipeline
 from runtime.preprocess.audio import decode_audio, normalise
-from training.durable import write_json
+from training.durable import write_json, write_text
 from training.evaluation.panel import Panel
 from training.model import ClipFaceFusion
 
@@ -141,7 +141,7 @@ def listener(model: ClipFaceFusion) -> Hear:
 
 
 def _read(folder: Path, facts: Mapping[str, Any]) -> dict[int, Record]:
-    """The records in `folder`, which is made if it is not there, by person."""
+    """The records in `folder`, which is made if it is not there, by person. A last line that a kill cut is dropped: its person is asked again."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SETTINGS
     if path.is_file() and json.loads(path.read_text()) != json.loads(json.dumps(facts)):
@@ -149,8 +149,13 @@ def _read(folder: Path, facts: Mapping[str, Any]) -> dict[int, Record]:
             f"{folder} holds records of another bundle, other judges or settings; choose another --out"
         )
     write_json(path, facts)
-    records = (folder / RECORDS).read_text().splitlines() if (folder / RECORDS).is_file() else []
-    return {record["person"]: record for record in map(json.loads, records)}
+    if not (folder / RECORDS).is_file():
+        return {}
+    text = (folder / RECORDS).read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:  # what is appended next must begin a line
+        write_text(folder / RECORDS, whole)
+    return {record["person"]: record for record in map(json.loads, whole.splitlines())}
 
 
 def _keep(folder: Path, subject: Subject, answers: Iterable[tuple[Trial, np.ndarray]]) -> None:

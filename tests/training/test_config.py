@@ -78,6 +78,16 @@ def test_settings_change_by_text_in_order() -> None:
         ("precision=fp8", "precision 'fp8', allowed fp32, bf16, fp16"),
         ("never=audio,hat", "never hat; modalities are text, audio, reference, age, emotion"),
         ("model=3", "there is no 'model'"),
+        (
+            "mixture.fhq=0.7",
+            "mixture: fhq is not known; data sets are world, ffhq, cacd, ravdess, voxceleb, fer2013, folder",
+        ),
+        ("mixture.ffhq=nan", r"mixture\.ffhq nan must be a finite share of at least 0"),
+        ("mixture.ffhq=inf", r"mixture\.ffhq inf must be a finite share"),
+        ("people=-1", "people -1 must be at least 0"),
+        ("voices=-1", "voices -1 must be at least 0"),
+        ("vocabulary=0", "vocabulary 0 must be at least 1"),
+        ("seed=-1", r"seed -1 must be in 0\.\.18446744073709551615"),
         ("steps", "must look like diffusion.steps=500"),
     ],
 )
@@ -95,10 +105,17 @@ def test_a_source_without_a_share_is_refused_unless_it_is_alone() -> None:
 def test_a_source_may_have_no_share_but_not_all_of_them() -> None:
     given = {"ffhq": Path("a"), "fer2013": Path("b")}
     assert PAPER.sources(given).mixture == {"ffhq": 0.5, "fer2013": 0.0}
-    with pytest.raises(ValueError, match="a share of at least 0, and one more than that"):
+    with pytest.raises(ValueError, match="one source a share of more than 0"):
         PAPER.sources(["fer2013"])
-    with pytest.raises(ValueError, match="a share of at least 0"):
+    with pytest.raises(ValueError, match=r"mixture\.cacd -0\.1 must be a finite share of at least 0"):
         PAPER.with_settings(["mixture.cacd=-0.1"])
+
+
+def test_a_world_of_nobody_is_refused_where_it_is_drawn() -> None:
+    nobody = MICRO.with_settings(["people=0", "mixture.folder=1"])
+    assert nobody.sources(["folder"]).mixture == {"folder": 1.0}
+    with pytest.raises(ValueError, match="people 0 must be at least 1 where the synthetic world is drawn"):
+        nobody.sources(["world", "folder"])
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)

@@ -65,8 +65,18 @@ def test_a_comparison_runs_reports_and_is_not_done_twice(
     written = {path: path.stat().st_mtime_ns for path in out.glob("*/pictures.json")}
     compare(base, out, SMALL, ["age"], little_world_folder, workers=1)
     assert len(written) == 3 and all(path.stat().st_mtime_ns == time for path, time in written.items())
-    with pytest.raises(BundleError, match="other settings"):
+    with pytest.raises(BundleError, match=r"other settings or data \(steps 3 → 4"):
         compare(base, out, Settings(steps=4), ["age"], little_world_folder, workers=1)
+    with pytest.raises(BundleError, match=r"other settings or data \(data .* → None\)"):
+        compare(base, out, SMALL, ["age"], None, workers=1)
+    begun = json.loads((out / "settings.json").read_text())
+    del begun["data"]  # from before it was noted
+    (out / "settings.json").write_text(json.dumps(begun))
+    compare(base, out, SMALL, ["age"], little_world_folder, workers=1)
+    (out / "settings.json").write_text(json.dumps(begun))
+    (out / "world").mkdir()  # which a comparison on drawn people leaves
+    with pytest.raises(BundleError, match=r"other settings or data \(data None → "):
+        compare(base, out, SMALL, ["age"], little_world_folder, workers=1)
 
 
 def test_a_checkpoint_that_was_never_aligned_is_refused(

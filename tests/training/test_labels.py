@@ -56,6 +56,16 @@ def test_rows_are_drawn_in_equal_parts_for_every_kind_of_label() -> None:
     assert (rows == 7).sum() == 5
 
 
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_no_kind_is_always_the_one_that_gets_a_row_more(count: int) -> None:
+    """Parts of one row too show every kind in the end; what is over goes around."""
+    rows = LabelledRows("voice", a=np.arange(3) == 0, b=np.arange(3) == 1, c=np.arange(3) == 2)
+    rng = np.random.default_rng(0)
+    drawn = np.stack([np.bincount(rows.draw(rng, count), minlength=3) for _ in range(600)])
+    assert (drawn.sum(1) == count).all() and np.ptp(drawn, axis=1).max() <= 1
+    assert drawn.mean(0) == pytest.approx(count / 3, abs=0.1)
+
+
 def test_a_kind_without_rows_leaves_its_place_to_the_others() -> None:
     emotion = np.array([False, True, True])
     rows = LabelledRows("estimators", age=np.zeros(3, bool), emotion=emotion).draw(np.random.default_rng(0), 9)

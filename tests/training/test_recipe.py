@@ -181,6 +181,41 @@ def test_a_changed_setting_of_a_resumed_run_is_said(
     assert "stages.consistency.learning_rate 0.001 → 0.5" in capsys.readouterr().out
 
 
+def test_a_finished_stage_keeps_the_settings_it_was_trained_with(finished: Path, tmp_path: Path) -> None:
+    """The last command of a run is not what its earlier stages were trained by."""
+    shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("consistency"))
+    changes = ["never=audio", "losses.cross_modal=0", "losses.age=0.2"]
+    recipe.run(WITHOUT_PICTURES.with_settings(changes), "micro", tmp_path / "run")
+    later = ["*.learning_rate=0.5", "precision=bf16", "never=text", "losses.age=0.3"]
+    recipe.run(WITHOUT_PICTURES.with_settings(later), "micro", tmp_path / "run")
+    provenance = read_settings(tmp_path / "run" / "checkpoint")["provenance"]
+    for stage in recipe.STAGES:
+        assert provenance["stages"][stage] == {**dataclasses.asdict(MICRO.stages[stage]), "precision": "fp32"}
+    assert provenance["never_seen"] == ["audio"]
+    assert (provenance["losses"]["cross_modal"], provenance["losses"]["age"]) == (0.0, 0.2)
+    assert json.loads((tmp_path / "run" / "diffusion" / recipe.SETTINGS_FILE).read_text())["never"] == []
+
+
+def test_a_stage_from_before_settings_were_kept_is_described_by_the_command(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns(recipe.SETTINGS_FILE))
+    recipe.run(MICRO.with_settings(["clip.steps=100"]), "micro", tmp_path / "run")
+    provenance = read_settings(tmp_path / "run" / "checkpoint")["provenance"]
+    assert provenance["stages"]["clip"]["steps"] == 100 and provenance["losses"] == dataclasses.asdict(MICRO.losses)
+
+
+def test_what_the_base_never_saw_stays_said_where_its_unet_stays(finished: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(finished / "checkpoint", base)
+    settings = read_settings(base)
+    settings["provenance"]["never_seen"] = ["audio"]
+    (base / CONFIG_FILE).write_text(json.dumps(settings))
+    shutil.copytree(finished / "data", tmp_path / "run" / "data")
+    start = Start(base=base)
+    for stages, never in ((["voice"], ["audio"]), (["diffusion"], [])):
+        recipe.run(WITHOUT_PICTURES, "micro", tmp_path / "run", stages=stages, start=start)
+        assert read_settings(tmp_path / "run" / "checkpoint")["provenance"]["never_seen"] == never
+
+
 def test_photos_framed_otherwise_are_another_run(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="framed otherwise"):
         recipe.run(MICRO, "micro", finished, start=Start(face_pack=tmp_path))

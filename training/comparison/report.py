@@ -1,7 +1,8 @@
 """An ablation on paper: JSON, Markdown and a plot, from whatever results there are.
 
-A key row shows mean ± sample deviation over its seeds, another row the 95 % bootstrap interval over pictures. Arrows compare with the full
+A key row shows mean ± sample deviation over its seeds, another row the 95 % bootstrap interval over people. Arrows compare with the full
 model picture by picture, over the seeds that both have: ▲ better, ▼ worse, only where the 99 % interval of the difference leaves out zero.
+Seeds ask for the same people, so that more seeds are no more people.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ CERTAIN = 0.99  # of an arrow
 _ARROWS = {"higher": "↑", "lower": "↓"}
 
 Result = Mapping[str, Any]
-"""One `result.json`."""
+"""One `result.json`. Older ones have no "person"; each target stands for a person then."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A row's figure of one metric. `deviation` over `seeds` results, NaN for one; `spread` over pictures where there is one seed;
+    """A row's figure of one metric. `deviation` over `seeds` results, NaN for one; `spread` over people where there is one seed;
     `change` against the full model, None where no picture of both was measured."""
 
     value: float
@@ -107,7 +108,7 @@ def markdown(command: str, plan: Plan, table: Mapping[str, Mapping[str, Cell]], 
         lines.append(f"| {ROWS[name].title} | {' | '.join(texts)} |")
     lines += [
         "",
-        "↑ higher is better, ↓ lower is better. ± is the sample deviation over seeds, brackets the 95 % bootstrap interval over pictures. "
+        "↑ higher is better, ↓ lower is better. ± is the sample deviation over seeds, brackets the 95 % bootstrap interval over people. "
         "▲ better and ▼ worse than the full model on the same requests with the same noise and seed, where the 99 % interval of the mean "
         "difference leaves out zero; of a hundred comparisons without any difference one has an arrow. Compare by the arrows: two figures "
         "side by side may be of other seeds. – means that the row cannot be asked (no reference, no identity to keep; no words, no direction).",
@@ -170,18 +171,19 @@ def plot(table: Mapping[str, Mapping[str, Cell]], path: Path) -> None:
 
 def _cell(column: str, found: Sequence[Result], full: Mapping[int, Result]) -> Cell:
     values = [result["figures"][column]["value"] for result in found]
-    changes = [
-        _column(result, column) - _column(full[result["seed"]], column)
+    compared = [
+        result
         for result in found
         if result["row"] != FULL and result["seed"] in full and _are_pairs(result, full[result["seed"]], column)
     ]
-    spread = interval(_column(found[0], column)) if len(found) == 1 and column in found[0]["pictures"] else None
+    changes = [_column(result, column) - _column(full[result["seed"]], column) for result in compared]
+    has_spread = len(found) == 1 and column in found[0]["pictures"]
     return Cell(
         value=float(np.mean(values)),
         seeds=len(values),
         deviation=float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
-        spread=spread,
-        change=interval(np.concatenate(changes), CERTAIN) if changes else None,
+        spread=interval(_column(found[0], column), _people(found)) if has_spread else None,
+        change=interval(np.concatenate(changes), _people(compared), CERTAIN) if changes else None,
     )
 
 
@@ -191,6 +193,12 @@ def _are_pairs(result: Result, full: Result, column: str) -> bool:
 
 def _column(result: Result, column: str) -> np.ndarray:
     return np.array([math.nan if value is None else value for value in result["pictures"][column]])
+
+
+def _people(results: Sequence[Result]) -> np.ndarray:
+    """Of whom each picture of these results is, one result after the other."""
+    who = "person" if all("person" in result for result in results) else "targets"
+    return np.concatenate([result[who] for result in results])
 
 
 def _reach(cell: Cell) -> tuple[float, float]:

@@ -125,6 +125,7 @@ def do(place: Place, plan: Plan, job: Job, threads: int) -> dict[str, Any]:
         },
         "skipped": dict(evaluation.skipped),
         "targets": evaluation.scene.targets.tolist(),
+        "person": cache.person[evaluation.scene.targets].tolist(),
         "pictures": {
             name: [float(value) if np.isfinite(value) else None for value in column]
             for name, column in per_picture(evaluation).items()

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from training.evaluation.panel import Panel, load
 from training.examples import Examples
 from training.face_packs import FacePack
 from training.processes import Processes
+from training.stages.consistency import ConsistencyStage
 
 JUDGES = Path(__file__).parents[2] / "bundles" / "judges"
 WORLD = "world"
@@ -52,7 +54,7 @@ def run(
     processes: int,
 ) -> None:
     """Evaluate the checkpoint in `folder` and write the report to `out`. `data` are finished data caches; None draws the world's
-    test half, at the seed that the checkpoint was trained with."""
+    test half, at the seed that the checkpoint was trained with. What its training was never shown is not given here either."""
     start = time.monotonic()
     described = checkpoint.read_settings(folder)
     device = Processes().device
@@ -62,6 +64,7 @@ def run(
     perceptual = None if lpips_weights is None else lpips.load(*lpips_weights)
     model = checkpoint.load(folder).to(device)
     provenance: Mapping[str, Any] = described.get("provenance", {})
+    settings = replace(settings, never=tuple(provenance.get("never_seen", ())))
     cache, what = _data(data, out, model.config.image_size, provenance, settings.count, processes)
     if cache.images.shape[1] != model.config.image_size:
         raise BundleError(
@@ -73,7 +76,7 @@ def run(
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
     # Outside the world a voice's own picture shows whom it belongs to, and there are too few voices to learn from.
-    can_hear = data is None and "audio" in settings.conditions
+    can_hear = data is None and "audio" in settings.conditions and "audio" not in settings.never
     heard = hearing.heard(cache, work / "probe-voices.npz", WORLD_SEED, processes) if can_hear else None
     encoded = features.build(work / f"features-{place}.safetensors", model, cache)
     prepared = time.monotonic()
@@ -95,10 +98,22 @@ def run(
 
 def l_cm_note(provenance: Mapping[str, Any]) -> str:
     """Whether the checkpoint's training minimised L_CM, which is `cmc` itself (eq. 14)."""
-    if "losses" not in provenance:
+    weight = _l_cm_weight(provenance)
+    if weight is None:
         return UNKNOWN_L_CM
-    weight = (provenance["losses"] or {}).get("cross_modal", 0.0)  # None: the stage that minimises it was not trained
     return f"L_CM was on, weight {weight:g}: training optimised this number" if weight else "L_CM was off"
+
+
+def _l_cm_weight(provenance: Mapping[str, Any]) -> float | None:
+    """The weight of L_CM in the checkpoint's training, else in that of the one it started from; None where one does not say."""
+    if "losses" in provenance:
+        weight = float(provenance["losses"]["cross_modal"])
+    elif ConsistencyStage.name in provenance.get("stages", (ConsistencyStage.name,)):
+        return None
+    else:
+        weight = 0.0
+    earlier: Mapping[str, Any] = provenance.get("started_from") or {}
+    return weight or (_l_cm_weight(earlier["provenance"]) if earlier else 0.0)
 
 
 def main(argv: list[str]) -> int:

@@ -35,6 +35,8 @@ def rate_spread(scene: Scene, settings: MeasureSettings, seed: int) -> Ratings:
     """
     if not settings.spread:
         return {"spread": Skip("not asked for; --spread 100")}
+    if "text" in settings.never:
+        return {"spread": Skip("training never showed it: text")}
     if WORLD not in scene.cache.sources:
         return {"spread": Skip("only the synthetic world can draw a prompt, and knows the traits of its people")}
     size = scene.model.config.image_size

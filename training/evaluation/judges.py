@@ -25,7 +25,7 @@ from training.config import StageConfig
 from training.data.cache import WORLD, CacheKey, DataCache, build
 from training.data.looks import prompted_looks
 from training.data.synthetic.traits import TRAITS
-from training.durable import write_tensors
+from training.durable import write_json, write_tensors
 from training.evaluation import age, distribution, emotion, identity, looks, traits
 from training.evaluation.impostors import match_impostors
 from training.evaluation.judge_stages import LabelsStage, LooksStage, LookStage
@@ -37,11 +37,12 @@ from training.loop import Stage, TrainingDivergedError, train
 from training.stages.identity import person_traits
 
 PERSON = 1 + len(TRAITS)  # sex, and what makes a face
+PLAN_FILE = "plan.json"
 WORLD_SEED = 7919  # of the people they learn from; the next one's are those they are measured on
 EXAMPLE = """example:
   python -m training judges --out bundles/judges                      # under half an hour on two cores
   python -m training judges --size mini --out /tmp/judges             # seconds; judges nothing worth believing
-  python -m training judges --data judges/train --held-out judges/test --out judges/mine     # for photographs: people of yours
+  python -m training judges --data judges/train --held-out judges/test --out judges/mine --work runs/judges-mine  # people of yours
 """
 
 
@@ -93,6 +94,7 @@ def make_judges(
     """Train the judges in `work`, resuming what is there, measure them and write `out`.
 
     `data` are finished data caches to learn from, and others, of other people, to be measured on; None draws synthetic people.
+    Raises BundleError if `work` was begun with another schooling or other people.
     """
     cache, others, trained_on, held_out = _people(schooling, work, processes, data)
     torch.manual_seed(schooling.seed)
@@ -133,6 +135,7 @@ def _people(
             CacheKey(WORLD_SEED + place, people, schooling.shots, 0, size, "test")
             for place, people in enumerate((schooling.people, schooling.held_out))
         ]
+        _remember(work, schooling, asdict(keys[0]))
         cache, others = (
             build(work / name, key, processes) for name, key in zip(("people", "others"), keys, strict=True)
         )
@@ -145,7 +148,25 @@ def _people(
                 f"build both caches with `python -m training data build … --size {size}`"
             )
     cards = [{"caches": [json.loads((folder / "cache.json").read_text()) for folder in folders]} for folders in data]
+    _remember(work, schooling, cards[0])
     return caches[0], caches[1], cards[0], cards[1]
+
+
+def _remember(work: Path, schooling: Schooling, trained_on: Mapping[str, Any]) -> None:
+    """Write `plan.json`, or refuse a folder whose networks were trained otherwise or on others: its finished ones are reused."""
+    path = work / PLAN_FILE
+    now = json.loads(json.dumps({"schooling": asdict(schooling), "trained_on": trained_on}))
+    if path.is_file():
+        before = json.loads(path.read_text())
+        changed = [name for name, value in now.items() if before[name] != value]
+    else:  # begun before this file was written: of drawn people, if the folder was the default one
+        changed = ["trained_on"] if "caches" in trained_on and (work / LookStage.name).exists() else []
+    if changed:
+        raise BundleError(
+            f"{work} holds judges with another {' and another '.join(changed)}; choose another --work, or delete that folder"
+        )
+    work.mkdir(parents=True, exist_ok=True)
+    write_json(path, now)
 
 
 def measured(panel: Panel, cache: DataCache) -> dict[str, dict[str, float]]:

@@ -156,6 +156,10 @@ def plan(
     planned, skipped = {}, {}
     # Who finds the fewest chooses first: a few voices must not be spent on what needs none.
     for condition in sorted(settings.conditions, key=lambda condition: usable[condition].sum()):
+        unseen = [name for name in GIVEN[condition] if name in settings.never and condition != ALL]
+        if unseen:
+            skipped[condition] = f"training never showed it: {', '.join(unseen)}"
+            continue
         places = rng.permutation(np.flatnonzero(usable[condition] & free))[:share]
         if len(places) < FEWEST:
             skipped[condition] = (

@@ -61,6 +61,7 @@ def markdown(evaluation: Evaluation, subject: Subject, plots: Mapping[str, str])
         f"Seeds {', '.join(map(str, settings.seeds))}; {settings.steps} steps of {settings.solver}; guidance {settings.guidance}. Figures are mean ± sample",
         "standard deviation over the seeds. A condition other than *everything* was given that one modality alone. Words are read",
         'without a parser. `id_sim` is a cosine and `fid` a Fréchet distance; the article uses "FID" for both.',
+        *_untold(settings),
         "",
         *(f"- **{name}**: {meaning}" for name, meaning in NEIGHBOURS.items()),
         "",
@@ -88,9 +89,15 @@ def _targets(evaluation: Evaluation, subject: Subject) -> list[str]:
         f"Checkpoint `{subject.checkpoint['sha256'][:12]}`, judges `{subject.judges['sha256'][:12]}`, {subject.data['what']};",
         f"{settings.count} pictures per seed, seeds {', '.join(map(str, settings.seeds))}, {settings.steps} steps of {settings.solver},",
         f"guidance {settings.guidance}.",
+        *_untold(settings),
         "",
         *targets.table(evaluation.figures, evaluation.skipped),
     ]
+
+
+def _untold(settings: MeasureSettings) -> list[str]:
+    """A line about what the checkpoint's training never saw, if there is any."""
+    return [f"Never seen in training, so not given here: {', '.join(settings.never)}."] if settings.never else []
 
 
 def _table(keys: list[str], figures: Mapping[str, Figure]) -> list[str]:

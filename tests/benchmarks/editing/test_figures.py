@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.editing.experiment import PICTURES, Instruments, collect, measure
+from benchmarks.editing.experiment import PICTURES, RECORDS, Instruments, collect, measure
 from benchmarks.editing.figures import (
     AUTOENCODED,
     TRUTH,
@@ -187,6 +187,22 @@ def test_a_second_run_goes_on_and_other_settings_are_refused(judges, people, tmp
     }  # no sweeps, no levels
     with pytest.raises(ClipFaceFusionError, match="choose another --out"):
         collect(people[:1], 0, Settings(), instruments, tmp_path, {**facts, "bundle_sha256": "b"})
+
+
+@pytest.mark.parametrize("lost", [1, 100], ids=["the end of the line", "half a record"])
+def test_a_record_that_a_kill_cut_is_made_again_and_the_others_stay(judges, people, tmp_path, lost):
+    calls: list[int] = []
+
+    def edit(asked: Sequence[Trial]) -> list[np.ndarray]:
+        calls.append(len(asked))
+        return [people[0].photo] * len(asked)
+
+    whole = collect(people, 0, Settings(), Instruments(edit, judges), tmp_path, {})
+    text = (tmp_path / RECORDS).read_text()
+    (tmp_path / RECORDS).write_text(text[:-lost])
+    for _ in range(2):  # the second time, nothing is missing
+        assert collect(people, 0, Settings(), Instruments(edit, judges), tmp_path, {}) == whole
+    assert len(calls) == PEOPLE + 1 and (tmp_path / RECORDS).read_text() == text
 
 
 def test_the_page_holds_floor_ceiling_and_what_is_missed(records):

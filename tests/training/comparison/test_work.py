@@ -19,6 +19,7 @@ from training.comparison import work
 from training.comparison.plan import Job, Plan
 from training.comparison.rows import ROWS
 from training.comparison.work import Place
+from training.data.cache import DataCache
 from training.stages.consistency import ConsistencyStage
 
 SOURCES_OF = {"audio": {"audio"}, "age": {"age"}, "emotion": {"emotion", "valence_arousal"}, "reference": {"image", "identity"},
@@ -79,6 +80,12 @@ def test_the_row_without_fusion_starts_from_the_same_weights_and_pools_them_othe
     assert plain.conditioner.fusion.kind == "mean" and plain.config.fusion == "mean"
     assert all(torch.equal(a, b) for a, b in zip(base.parameters(), plain.parameters(), strict=True))
     assert not torch.allclose(base.uncond()["cond"], plain.uncond()["cond"])
+
+
+def test_a_result_says_whom_its_pictures_are_of(place, full):
+    person = DataCache(place.out / "test-world").person
+    assert full["person"] == [person[row] for row in full["targets"]] and len(set(full["person"])) < len(full["person"])
+    assert all(len(column) == len(full["person"]) for column in full["pictures"].values())
 
 
 def test_the_mean_of_a_column_is_the_rows_figure(full):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -249,6 +250,24 @@ def test_judges_can_learn_from_data_of_one_s_own(trained, tmp_path):
     # The same people, drawn or given, make the same judges.
     first, second = ((folder / "out" / "judges.safetensors").read_bytes() for folder in (trained, tmp_path))
     assert first == second
+
+
+def test_finished_networks_are_not_reused_for_other_people(trained, tmp_path, capsys):
+    people, others, drawn = (str(trained / "work" / name) for name in ("people", "others", ""))
+    arguments = ["--size", "mini", "--out", str(tmp_path / "out"), "--data", others, "--held-out", people, "--work"]
+    assert main([*arguments, drawn]) == 1
+    assert "holds judges with another trained_on; choose another --work" in capsys.readouterr().err
+    before = tmp_path / "before"  # there was a plan.json
+    shutil.copytree(trained / "work", before, ignore=shutil.ignore_patterns("plan.json"))
+    assert main([*arguments, str(before)]) == 1
+    assert not (tmp_path / "out").exists()
+    assert (before / "labels").is_dir() and not (before / "plan.json").exists()
+
+
+def test_finished_networks_are_not_reused_for_another_schooling(trained, tmp_path):
+    longer = dataclasses.replace(SIZES["mini"], seed=32)
+    with pytest.raises(BundleError, match="another schooling"):
+        schooling.make_judges(longer, tmp_path / "out", trained / "work", processes=1)
 
 
 def test_data_without_held_out_people_is_refused(capsys):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from training.checkpoint import CONFIG_FILE, read_settings
 from training.evaluation import command
 from training.evaluation.command import l_cm_note, main
 from training.evaluation.figure import METRICS
 from training.evaluation.making import CONDITIONS, MeasureSettings
 from training.evaluation.measure import evaluate, measure
 
+DEMO = Path(__file__).parents[3] / "bundles" / "demo-checkpoint"
 QUICK = ["--count", "36", "--steps", "2", "--seeds", "42", "123", "--spread", "6"]
 # The smallest report has no room for these: published weights, and a hundred impostors.
 UNREACHABLE = {"lpips", "id_tar", "id_tar.reference", "id_tar.changed", "id_rank1_matched.changed"}
@@ -67,8 +70,37 @@ def test_real_pictures_of_other_people_lie_nearer_than_blurred_ones(document):
 
 def test_cmc_says_whether_training_optimised_it(document):
     assert document["figures"]["cmc"]["note"].startswith("L_CM was on, weight 0.01")
-    assert l_cm_note({"losses": None}) == l_cm_note({"losses": {"cross_modal": 0.0}}) == "L_CM was off"
-    assert "not recorded" in l_cm_note({})
+    off = {"stages": {"diffusion": {}}, "started_from": None}
+    tuned = {"stages": {"consistency": {}}, "losses": {"cross_modal": 0.25}}
+    assert l_cm_note(off) == l_cm_note({"losses": {"cross_modal": 0.0}}) == "L_CM was off"
+    assert l_cm_note({**off, "started_from": {"provenance": off}}) == "L_CM was off"
+    assert l_cm_note({**off, "started_from": {"provenance": tuned}}).startswith("L_CM was on, weight 0.25")
+    for silent in ({}, {"stages": {"consistency": {}}}, {**off, "started_from": {"provenance": {}}}):
+        assert "not recorded" in l_cm_note(silent)
+
+
+@pytest.mark.skipif(not DEMO.is_dir(), reason="no checkpoint is shipped in bundles/demo-checkpoint")
+def test_of_the_shipped_model_it_is_known_whether_l_cm_was_on():
+    assert "not recorded" not in l_cm_note(read_settings(DEMO)["provenance"])
+
+
+def test_what_training_never_showed_is_not_asked_for_and_the_report_says_so(
+    untrained, judges_folder, held_out_folder, tmp_path
+):
+    folder, out = tmp_path / "checkpoint", tmp_path / "out"
+    shutil.copytree(untrained, folder)
+    described = json.loads((folder / CONFIG_FILE).read_text())
+    described["provenance"]["never_seen"] = ["audio"]
+    (folder / CONFIG_FILE).write_text(json.dumps(described))
+    few = ["--count", "20", "--steps", "1", "--seeds", "42", "--spread", "0", "--conditions", "all", "audio", "age"]
+    arguments = [str(folder), "--out", str(out), "--judges", str(judges_folder), "--data", str(held_out_folder), *few]
+    assert main([*arguments, "--processes", "1"]) == 0
+    document = json.loads((out / "report.json").read_text())
+    assert document["settings"]["never"] == ["audio"]
+    assert document["skipped"]["condition audio"] == "training never showed it: audio"
+    assert "age_mae" in document["figures"] and not any(key.endswith(".audio") for key in document["figures"])
+    for file in ("report.md", "targets.md"):
+        assert "Never seen in training, so not given here: audio." in (out / file).read_text()
 
 
 def test_the_report_names_the_checkpoint_the_judges_and_the_data_by_hash(document, judges_folder):
