@@ -38,7 +38,7 @@ Generate = Callable[[GenerateRequest], GenerateResult]
 
 ROW_STEPS = 25  # half of the paper's: the rows show what conditions do, and the demonstration should end soon
 CONCURRENCY = 8  # guided requests that fill one UNet batch
-SEED = 4  # one of twenty that were looked at; the gallery's seeds were not chosen
+SEED = 11  # one of twelve that were looked at; the gallery's seeds were not chosen
 OLD_AGE = 60.0
 AGES = (5, 15, 30, 45, 60, 75, 85)
 PROMPTS = (

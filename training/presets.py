@@ -250,7 +250,7 @@ PRESETS: Mapping[str, TrainConfig] = {
             "voice": StageConfig(steps=8400, batch_size=24, learning_rate=1e-3, checkpoint_every=200),
             "alignment": StageConfig(steps=1500, batch_size=256, learning_rate=1e-3, checkpoint_every=250),
             "diffusion": StageConfig(
-                steps=49_300,
+                steps=58_100,
                 batch_size=64,
                 learning_rate=1e-3,
                 micro_batches=2,  # what two processes of one core each do: docs/training.md
