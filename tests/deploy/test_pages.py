@@ -9,7 +9,7 @@ import yaml
 from runtime.request import FIELDS
 from runtime.serving.supervisor import ServeSettings
 from runtime.serving.tritonserver import EXIT_TIMEOUT_S, RESTRICTED_PROTOCOLS
-from runtime.wire import MAX_LIVE_REQUESTS
+from runtime.wire import MAX_LIVE_REQUESTS, MAX_UNSEEN
 
 ROOT = Path(__file__).parents[2]
 SECURITY, DEPLOYMENT = (
@@ -21,7 +21,8 @@ SERVER = next(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text
 
 
 def test_the_security_page_knows_the_limits():
-    assert f"at most {MAX_LIVE_REQUESTS} requests are held" in SECURITY
+    assert f"at most {MAX_LIVE_REQUESTS} requests are worked on" in SECURITY
+    assert f"and {MAX_UNSEEN} more wait to be looked at" in SECURITY
     largest = [row.high for row in FIELDS if row.is_file]
     assert len(largest) == 3 and set(largest) == {10 * 2**20}
     assert "two files and a mask of 10 MiB each" in SECURITY
