@@ -94,6 +94,5 @@ class Options:
 
     def to_json(self) -> str:
         """`to_dict` as JSON; "{}" when nothing was asked for."""
-        return json.dumps(
-            self.to_dict(), ensure_ascii=False
-        )  # escaped, a letter of another script takes six characters
+        # Escaped, a letter of another script would take six characters of what all options may have.
+        return json.dumps(self.to_dict(), ensure_ascii=False)

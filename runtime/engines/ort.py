@@ -87,9 +87,7 @@ class OrtEngine:
         try:
             arrays = self._session.run(self._output_names, dict(inputs))
         except Exception as error:
-            logger.error(
-                "%s: onnxruntime failed: %s", self.spec.name, error
-            )  # with paths of its sources, not for callers
+            logger.error("%s: onnxruntime failed: %s", self.spec.name, error)  # may hold paths: not for callers
             raise EngineError(f"{self.spec.name}: onnxruntime failed; the log says why") from error
         outputs = {name: np.ascontiguousarray(a) for name, a in zip(self._output_names, arrays, strict=True)}
         self.spec.check_outputs(outputs, sizes)

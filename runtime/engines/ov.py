@@ -70,7 +70,7 @@ class OvEngine:
             answers = request.infer(dict(inputs), share_inputs=True, share_outputs=True)
             outputs = {tensor.name: np.array(answers[tensor.name], order="C") for tensor in self.spec.outputs}
         except Exception as error:
-            logger.error("%s: openvino failed: %s", self.spec.name, error)  # with paths of its sources, not for callers
+            logger.error("%s: openvino failed: %s", self.spec.name, error)  # may hold paths: not for callers
             raise EngineError(f"{self.spec.name}: openvino failed; the log says why") from error
         self.spec.check_outputs(outputs, sizes)
         return outputs
